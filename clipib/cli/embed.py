@@ -1,0 +1,84 @@
+"""`clipib embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipib.cli import options as o
+from clipib.cli.output import make_progress, print_records
+
+EXAMPLES = """Examples:
+
+clipib embed --model runs/a/best --data folder:photos --out runs/embed
+
+clipib embed --model ViT-B-32 --data csv:coco/captions.csv --batch-size 32"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(embed)
+
+
+def embed(
+    ctx: typer.Context,
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="folder:PATH, csv:PATH, digitworld, a name.", rich_help_panel=o.DATA)
+    ] = "digitworld",
+    model: o.Model = "ViT-B-32",
+    pretrained: o.Pretrained = None,
+    name: o.Name = "",
+    data_root: o.DataRoot = None,
+    image_column: o.ImageColumn = "",
+    caption_column: o.CaptionColumn = "",
+    label_column: o.LabelColumn = "",
+    separator: o.Separator = "",
+    max_bad: o.MaxBad = 0,
+    device: o.Device = "auto",
+    precision: o.Precision = "fp32",
+    batch_size: o.BatchSize = 64,
+    workers: o.Workers = 2,
+    limit: o.Limit = None,
+    seed: o.Seed = 0,
+    offline: o.Offline = False,
+    dry_run: o.DryRun = False,
+    config: o.Config = None,
+    out: o.OutFolder = Path("runs/embed"),
+    fresh: o.Fresh = False,
+    cache_dir: o.CacheDir = None,
+    format_: o.Format = "table",
+) -> None:
+    """Encode images and texts into the store, and export them as npy and parquet."""
+    progress = make_progress()
+    from clipib.tasks.embed import embed as run
+
+    exported = run(
+        model,
+        data,
+        pretrained=pretrained,
+        out=out,
+        name=name,
+        data_root=data_root,
+        columns=o.data_columns(image_column, caption_column, label_column, separator),
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        limit=limit,
+        seed=seed,
+        max_bad=max_bad,
+        cache_dir=cache_dir,
+        fresh=fresh,
+        dry_run=dry_run,
+        settings=o.recorded(ctx),
+        progress=progress,
+    )
+    if dry_run:
+        progress.say("dry run: nothing was encoded or written")
+        return
+    records = [
+        {"what": e.what, "n": e.n, "encoded": e.n_encoded, "features": str(e.features), "table": str(e.table)}
+        for e in exported
+    ]
+    print_records(records, format_)

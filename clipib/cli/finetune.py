@@ -1,0 +1,133 @@
+"""`clipib finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipib.cli import options as o
+from clipib.cli.output import make_progress, print_rows
+
+TRAINING = "Training"
+EXAMPLES = """Examples:
+
+clipib finetune --loss cibr --model ViT-B-32 --train csv:coco/captions.csv --out runs/a
+
+clipib finetune --model tiny --pretrained none --train digitworld --steps 600 --lr 1e-3 --out runs/tiny"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(finetune)
+
+
+def finetune(
+    ctx: typer.Context,
+    train: Annotated[
+        str,
+        typer.Option(
+            "--train", help="Training data: folder:PATH, csv:PATH, digitworld, a name.", rich_help_panel=o.DATA
+        ),
+    ] = "flickr30k",
+    val: Annotated[
+        str | None,
+        typer.Option(
+            "--val", help="Data that choose the best checkpoint; else a tenth of --train.", rich_help_panel=o.DATA
+        ),
+    ] = None,
+    model: o.Model = "ViT-B-32",
+    pretrained: o.Pretrained = None,
+    loss: Annotated[
+        str, typer.Option(help="clip or cibr; see `clipib list losses`.", rich_help_panel=TRAINING)
+    ] = "clip",
+    penalty_weight: Annotated[
+        float | None, typer.Option(help="Weight of the loss's penalty.", rich_help_panel=TRAINING)
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.", rich_help_panel=TRAINING)] = 5,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; goes before --epochs.", rich_help_panel=TRAINING)
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak rate; left out 1e-5, random weights 5e-4.", rich_help_panel=TRAINING)
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(min=0, help="On matrices only.", rich_help_panel=TRAINING)] = 0.1,
+    warmup: Annotated[
+        int | None,
+        typer.Option(min=0, help="Steps of warm-up; left out a tenth, at most 500.", rich_help_panel=TRAINING),
+    ] = None,
+    clip_norm: Annotated[float, typer.Option(min=0, help="Largest gradient norm.", rich_help_panel=TRAINING)] = 1.0,
+    eval_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between validations; left out one epoch.", rich_help_panel=TRAINING)
+    ] = None,
+    save_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps between saved states, besides validations.", rich_help_panel=TRAINING),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished run in --out.", rich_help_panel=TRAINING)
+    ] = False,
+    name: o.Name = "",
+    data_root: o.DataRoot = None,
+    image_column: o.ImageColumn = "",
+    caption_column: o.CaptionColumn = "",
+    label_column: o.LabelColumn = "",
+    separator: o.Separator = "",
+    allow_overlap: o.AllowOverlap = False,
+    device: o.Device = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, amp, or auto: amp on a GPU.", rich_help_panel=o.RUNNING)
+    ] = "auto",
+    batch_size: Annotated[int, typer.Option(min=2, help="Pairs a step.", rich_help_panel=o.RUNNING)] = 64,
+    workers: o.Workers = 2,
+    limit: o.Limit = None,
+    seed: o.Seed = 0,
+    offline: o.Offline = False,
+    dry_run: o.DryRun = False,
+    config: o.Config = None,
+    out: o.OutFolder = Path("runs/finetune"),
+    fresh: o.Fresh = False,
+    format_: o.Format = "table",
+) -> None:
+    """Fine-tune a checkpoint on images with captions or classes; writes best/ and last/."""
+    progress = make_progress()
+    from clipib.tasks.finetune import finetune as run
+
+    outcome = run(
+        model,
+        train,
+        pretrained=pretrained,
+        val_data=val,
+        loss=loss,
+        penalty_weight=penalty_weight,
+        out=out,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        clip_norm=clip_norm,
+        eval_every=eval_every,
+        save_every=save_every,
+        name=name,
+        data_root=data_root,
+        columns=o.data_columns(image_column, caption_column, label_column, separator),
+        device=device,
+        precision=precision,
+        workers=workers,
+        limit=limit,
+        seed=seed,
+        allow_overlap=allow_overlap,
+        fresh=fresh,
+        resume=resume,
+        dry_run=dry_run,
+        settings=o.recorded(ctx),
+        progress=progress,
+    )
+    if dry_run:
+        progress.say("dry run: nothing was trained or written")
+        return
+    print_rows(outcome.rows, format_)
+    progress.say(f"checkpoints in {out / 'best'} and {out / 'last'}, results in {out / 'results.csv'}")
+    progress.say(f"next: clipib zeroshot --model {out / 'best'} --datasets folder:PATH")

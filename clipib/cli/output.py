@@ -1,0 +1,234 @@
+"""What people and pipelines see: tables, machine formats, progress. It formats; what is kept is up to the tasks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from clipib.errors import UserError
+from clipib.progress import Progress
+from clipib.tasks.results import Row, to_csv
+
+QUIET_SECONDS = 20.0  # between plain lines of one job
+
+
+def make_progress() -> Progress:
+    """Live bars in a terminal; plain lines elsewhere and under CI=true."""
+    live = sys.stderr.isatty() and os.environ.get("CI", "").lower() not in ("1", "true")
+    return LiveProgress() if live else PlainProgress()
+
+
+class PlainProgress(Progress):
+    """One line per step on stderr."""
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+
+    @contextmanager
+    def track(self, what: str, total: int, *, unit: str = "images") -> Iterator[Any]:
+        start = time.monotonic()
+        last, done, first = start - QUIET_SECONDS + 3.0, 0, None
+
+        def advance(n: int = 1, /, note: str = "") -> None:
+            nonlocal last, done, first
+            done += n
+            now = time.monotonic()
+            first = first if first is not None else (now, done)
+            if now - last >= QUIET_SECONDS and 0 < done < total:
+                last = now
+                self.say(
+                    f"{what}: {done:,} of {total:,} {unit}{_left(first, now, done, total)}{', ' * bool(note)}{note}"
+                )
+
+        yield advance
+        self.say(f"{what}: {done:,} {unit} in {_duration(time.monotonic() - start)}")
+
+
+class LiveProgress(Progress):
+    """A Rich bar on stderr while a job runs, lines above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, style="dim", soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self.console.print(f"warning: {text}", markup=False, style="yellow", soft_wrap=True)
+
+    @contextmanager
+    def track(self, what: str, total: int, *, unit: str = "images") -> Iterator[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+                   TextColumn(unit), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+        with Bars(*columns, console=self.console, transient=True) as bars:
+            task = bars.add_task(what, total=total, note="")
+            start = time.monotonic()
+
+            def advance(n: int = 1, /, note: str | None = None) -> None:
+                bars.update(task, advance=n, **({"note": note} if note else {}))
+
+            yield advance
+            done = bars.tasks[0].completed
+        self.say(f"{what}: {done:,.0f} {unit} in {_duration(time.monotonic() - start)}")
+
+
+def print_rows(rows: Sequence[Row], format_: str) -> None:
+    """The rows of one call on stdout; machine formats never pass through Rich."""
+    if format_ == "csv":
+        sys.stdout.write(to_csv(rows))
+    elif format_ == "json":
+        print(json.dumps([asdict(r) for r in rows], indent=2))
+    elif format_ == "junit":
+        sys.stdout.write(_junit(rows))
+    else:
+        for title, records in _by_data_set(rows):
+            _print_records(records, format_, title=title)
+
+
+def print_records(records: Sequence[dict[str, Any]], format_: str, *, title: str = "") -> None:
+    """A plain table on stdout: of files, models, hits."""
+    if format_ == "json":
+        print(json.dumps(list(records), indent=2, default=str))
+    elif format_ == "csv":
+        out = io.StringIO()
+        writer = csv.DictWriter(out, list(records[0]) if records else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        sys.stdout.write(out.getvalue())
+    elif format_ == "junit":
+        raise UserError("This command has no junit output.", hint="Use --format table, csv, json or md.")
+    else:
+        _print_records(records, format_, title=title)
+
+
+def _by_data_set(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """One table per checkpoint and data set, one metric per line."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        pretrained = "" if row.command == "finetune" else row.pretrained
+        groups.setdefault((row.model, pretrained, row.dataset, row.split), []).append(row)
+    for (model, pretrained, dataset, split), group in groups.items():
+        title = f"{dataset}{f' ({split})' * bool(split)}, {model}{f' ({pretrained})' * bool(pretrained)}"
+        if group[0].limit:
+            title += f", PARTIAL: a sample of {group[0].limit:,}"
+        staged = any("stage=" in r.params for r in group)
+        yield title, _by_stage(group) if staged else _by_metric(group)
+
+
+def _by_metric(group: Sequence[Row]) -> list[dict[str, Any]]:
+    """Value and interval of each metric, the ceiling beside what it bounds."""
+    ceilings = {_bounded(r): r.value for r in group if _bounded(r)}
+    ties = any(r.n_ties for r in group)
+    records = []
+    for row in group:
+        if _bounded(row):
+            continue
+        record = {"metric": row.metric + (f" ({row.params})" if row.params else ""), "value": _number(row.value)}
+        record["95 % interval"] = f"{row.ci_low:.4f} to {row.ci_high:.4f}" if row.ci_low is not None else ""
+        if ceilings:
+            record["ceiling"] = _number(ceilings.get((row.metric, row.params)))
+        record["n"] = f"{row.n:,}" if row.n is not None else ""
+        records.append({**record, "ties": f"{row.n_ties:,}" if row.n_ties else ""} if ties else record)
+    return records
+
+
+def _by_stage(group: Sequence[Row]) -> list[dict[str, Any]]:
+    """The stages of a training run side by side."""
+    records: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in group:
+        params = dict(p.split("=", 1) for p in row.params.split(";"))
+        stage = params.pop("stage")
+        rest = ";".join(f"{k}={v}" for k, v in params.items())
+        name = row.metric + (f" ({rest})" if rest else "")
+        records.setdefault((row.metric, rest), {"metric": name})[stage] = _number(row.value)
+    return list(records.values())
+
+
+def _bounded(row: Row) -> tuple[str, str] | None:
+    """The metric and params that a row is the ceiling of, or None where it is no ceiling."""
+    if row.metric.endswith("_bayes"):
+        return row.metric[: -len("_bayes")], row.params
+    if "scores=true_pmi" in row.params:
+        rest = [p for p in row.params.split(";") if p not in ("scores=true_pmi", "ties=expected")]
+        return row.metric, ";".join(rest)
+    return None
+
+
+def _print_records(records: Sequence[dict[str, Any]], format_: str, *, title: str) -> None:
+    names = list(records[0]) if records else []
+    if format_ == "md":
+        if title:
+            print(f"**{title}**\n")
+        print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
+        for record in records:
+            print("| " + " | ".join(str(record[n]).replace("|", "\\|") for n in names) + " |")
+        print()
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        right = all(_is_number(r[name]) for r in records)
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for record in records:
+        table.add_row(*(Text("" if record[n] is None else str(record[n])) for n in names))
+    Console(highlight=False).print(table)
+
+
+def _junit(rows: Sequence[Row]) -> str:
+    """A suite per checkpoint, a case per metric."""
+    suites: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        suites.setdefault((row.model, row.pretrained, row.checkpoint_sha256[:12]), []).append(row)
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<testsuites>"]
+    for (model, pretrained, sha), cases in suites.items():
+        lines.append(f'  <testsuite name={quoteattr(f"{model} {pretrained} {sha}")} tests="{len(cases)}" failures="0">')
+        for row in cases:
+            name = row.metric + (f" ({row.params})" if row.params else "")
+            lines.append(f"    <testcase classname={quoteattr(row.dataset)} name={quoteattr(name)}>")
+            lines.append(f"      <system-out>{row.value!r}</system-out>")
+            lines.append("    </testcase>")
+        lines.append("  </testsuite>")
+    return "\n".join([*lines, "</testsuites>", ""])
+
+
+def _is_number(cell: Any) -> bool:
+    text = "" if cell is None else str(cell)
+    return not text.strip("0123456789.,-")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _left(first: tuple[float, int], now: float, done: int, total: int) -> str:
+    """The time left, from the pace since the first units were done."""
+    if done <= first[1] or now <= first[0]:
+        return ""
+    return f", about {_duration((now - first[0]) / (done - first[1]) * (total - done))} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,93 @@
+"""`clipib zeroshot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipib.cli import options as o
+from clipib.cli.output import make_progress, print_rows
+
+EXAMPLES = """Examples:
+
+clipib zeroshot --model runs/a/best --datasets folder:photos/test
+
+clipib zeroshot --model tiny --pretrained none --datasets digitworld/digit,mnist --data-root data --format csv"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(zeroshot)
+
+
+def zeroshot(
+    ctx: typer.Context,
+    datasets: Annotated[
+        list[str],
+        typer.Option(
+            "--datasets",
+            "-d",
+            help="folder:PATH, csv:PATH, digitworld, names; commas or repeated.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = ["digitworld"],  # noqa: B006
+    model: o.Model = "ViT-B-32",
+    pretrained: o.Pretrained = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="File of prompts, one a line, with {c} for the class.", rich_help_panel=o.DATA)
+    ] = None,
+    name: o.Name = "",
+    data_root: o.DataRoot = None,
+    image_column: o.ImageColumn = "",
+    caption_column: o.CaptionColumn = "",
+    label_column: o.LabelColumn = "",
+    separator: o.Separator = "",
+    max_bad: o.MaxBad = 0,
+    allow_overlap: o.AllowOverlap = False,
+    device: o.Device = "auto",
+    precision: o.Precision = "fp32",
+    batch_size: o.BatchSize = 64,
+    workers: o.Workers = 2,
+    limit: o.Limit = None,
+    seed: o.Seed = 0,
+    offline: o.Offline = False,
+    dry_run: o.DryRun = False,
+    config: o.Config = None,
+    out: o.OutFolder = Path("runs/zeroshot"),
+    fresh: o.Fresh = False,
+    cache_dir: o.CacheDir = None,
+    format_: o.Format = "table",
+) -> None:
+    """Classify labelled images by class prompts: acc1, acc5, mean per-class recall."""
+    progress = make_progress()
+    from clipib.tasks.zeroshot import zeroshot as run
+
+    outcome = run(
+        model,
+        datasets,
+        pretrained=pretrained,
+        out=out,
+        templates=templates,
+        name=name,
+        data_root=data_root,
+        columns=o.data_columns(image_column, caption_column, label_column, separator),
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        limit=limit,
+        seed=seed,
+        max_bad=max_bad,
+        allow_overlap=allow_overlap,
+        cache_dir=cache_dir,
+        fresh=fresh,
+        dry_run=dry_run,
+        settings=o.recorded(ctx),
+        progress=progress,
+    )
+    if dry_run:
+        progress.say("dry run: nothing was encoded or written")
+        return
+    print_rows(outcome.rows, format_)
+    progress.say(f"results in {out / 'results.csv'}")

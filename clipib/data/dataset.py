@@ -1,0 +1,92 @@
+"""One data set, whatever its source: images with labels, captions, or both."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from clipib.data.images import Images, content_key
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with what is known of them.
+
+    name, split: as they stand in the results.
+    images: N of them.
+    labels: (N,) class indices, or None. classnames: K names; templates: prompts with `{c}`.
+    captions: M texts; image_of_caption: (M,) the image that each describes. Both None where there are none.
+    augment: whether training may crop the images at random.
+    notes: what was found and assumed while reading, for the user to see.
+    world: digitworld's scenes (`DigitworldView`), where the truth is known.
+    """
+
+    name: str
+    split: str
+    images: Images
+    labels: np.ndarray | None = None
+    classnames: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    captions: tuple[str, ...] | None = None
+    image_of_caption: np.ndarray | None = None
+    augment: bool = True
+    notes: tuple[str, ...] = ()
+    world: Any = field(default=None, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.images.ids)
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """The sha256 of every image's content; reads all of them once.
+
+        Raises:
+            OSError: when a file cannot be read.
+        """
+        return [content_key(self.images.content(i)) for i in range(len(self))]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the images in order, their labels or captions: what a number of this data set depends on."""
+        digest = hashlib.sha256(b"".join(self.keys))
+        if self.labels is not None:
+            digest.update(np.asarray(self.labels, dtype="<i8").tobytes())
+        if self.captions is not None:
+            digest.update(np.asarray(self.image_of_caption, dtype="<i8").tobytes())
+            digest.update(b"".join(content_key(c.encode()) for c in self.captions))
+        return digest.hexdigest()
+
+    def take(self, indices: np.ndarray) -> Dataset:
+        """The images at these distinct indices, in this order, with their labels and captions."""
+        indices = np.asarray(indices)
+        taken = replace(self, images=self.images.take(indices))
+        if self.labels is not None:
+            taken = replace(taken, labels=self.labels[indices])
+        if self.captions is not None:
+            place = np.full(len(self), -1)
+            place[indices] = np.arange(len(indices))
+            kept = np.flatnonzero(place[self.image_of_caption] >= 0)
+            kept = kept[np.argsort(place[self.image_of_caption[kept]], kind="stable")]
+            captions = tuple(self.captions[j] for j in kept)
+            taken = replace(taken, captions=captions, image_of_caption=place[self.image_of_caption[kept]])
+        if self.world is not None:
+            taken = replace(taken, world=self.world.take(indices))
+        return taken
+
+    def sample(self, n: int, *, seed: int) -> Dataset:
+        """At most n images drawn without replacement, in their old order; labelled sets class by class in turn."""
+        if n >= len(self):
+            return self
+        order = np.random.default_rng(seed).permutation(len(self))
+        if self.labels is not None:
+            turn = np.empty(len(self), dtype=np.int64)  # how many of its class were drawn before each image
+            seen = np.zeros(int(self.labels.max()) + 1, dtype=np.int64)
+            for i in order:
+                turn[i] = seen[self.labels[i]]
+                seen[self.labels[i]] += 1
+            order = order[np.argsort(turn[order], kind="stable")]
+        return self.take(np.sort(order[:n]))

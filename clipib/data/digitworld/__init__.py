@@ -1,0 +1,1 @@
+"""Digitworld: small scenes of real handwritten digits whose pointwise mutual information with any caption is known."""

@@ -1,0 +1,81 @@
+"""Lists of images: where the bytes come from, and what identifies each."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
+
+
+class Images(Protocol):
+    """N images that can be read one at a time, from any thread.
+
+    ids: (N,) names that are stable across machines. content(i): the bytes that identify image i.
+    open(i): the picture in RGB.
+    """
+
+    ids: list[str]
+
+    def content(self, index: int) -> bytes: ...
+
+    def open(self, index: int) -> Image.Image: ...
+
+    def take(self, indices: np.ndarray) -> Images: ...
+
+
+def content_key(content: bytes) -> bytes:
+    """(32,) sha256 of the bytes of one image or text."""
+    return hashlib.sha256(content).digest()
+
+
+def decode_rgb(content: bytes) -> Image.Image:
+    """Decode and convert to RGB *before* any transform, as webdataset and torchvision do; EXIF rotation is not applied.
+
+    Raises:
+        OSError: when the bytes are no complete image.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.convert("RGB")
+    except (SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise OSError(str(error)) from error
+
+
+class FileImages:
+    """Image files below a root; the id is the path relative to it."""
+
+    def __init__(self, root: Path, paths: list[str]) -> None:
+        self.root = Path(root)
+        self.ids = list(paths)
+
+    def content(self, index: int) -> bytes:
+        return (self.root / self.ids[index]).read_bytes()
+
+    def open(self, index: int) -> Image.Image:
+        return decode_rgb(self.content(index))
+
+    def take(self, indices: np.ndarray) -> FileImages:
+        return FileImages(self.root, [self.ids[i] for i in indices])
+
+
+class BytesImages:
+    """Encoded images that lie in memory, as in a parquet column."""
+
+    def __init__(self, ids: list[str], contents: list[bytes]) -> None:
+        self.ids = ids
+        self.contents = contents
+
+    def content(self, index: int) -> bytes:
+        return self.contents[index]
+
+    def open(self, index: int) -> Image.Image:
+        return decode_rgb(self.contents[index])
+
+    def take(self, indices: np.ndarray) -> BytesImages:
+        return BytesImages([self.ids[i] for i in indices], [self.contents[i] for i in indices])

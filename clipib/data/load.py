@@ -1,0 +1,142 @@
+"""From what the user typed to data sets that were checked."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from clipib.data import DATA_KINDS
+from clipib.data.catalog import CATALOG, Entry
+from clipib.data.dataset import Dataset
+from clipib.data.folder import load_folder
+from clipib.data.specs import Spec, parse_specs
+from clipib.data.table import load_table
+from clipib.errors import UserError
+from clipib.registry import resolve
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+
+
+def load_datasets(
+    texts: str | list[str],
+    *,
+    role: str = "test",
+    need: str = "",
+    data_root: str | Path | None = None,
+    name: str = "",
+    columns: Mapping[str, str] | None = None,
+) -> list[Dataset]:
+    """Load every data set that the arguments name.
+
+    Args:
+        texts: specifications, or comma lists of them.
+        role: the split to take where none is written: "train", "val" or "test".
+        need: "label" or "caption" where the task cannot do without.
+        data_root: folder of local copies by name, for catalogue entries; left out, the variable CLIPIB_DATA.
+        name: the name in the results, for a single data set.
+        columns: `image_column`, `caption_column`, `label_column`, `separator` of tables.
+
+    Raises:
+        UserError: for anything that is missing or does not fit, before any image is decoded.
+    """
+    specs = parse_specs(texts)
+    if name and len(specs) > 1:
+        raise UserError(f"--name '{name}' is for a single data set, but {len(specs)} are named.")
+    datasets = [d for spec in specs for d in _load(spec, role, need, data_root, name, dict(columns or {}))]
+    doubled = [n for n, count in Counter((d.name, d.split) for d in datasets).items() if count > 1]
+    if doubled:
+        shown = ", ".join("/".join(filter(None, d)) for d in doubled)
+        raise UserError(f"Two data sets in one call bear the name {shown}.", hint="Evaluate them apart, with --name.")
+    return [_checked(d, need) for d in datasets]
+
+
+def load_dataset(text: str, **options) -> Dataset:
+    """Load the one data set that `text` names; options as for `load_datasets`."""
+    datasets = load_datasets(text, **options)
+    if len(datasets) != 1:
+        raise UserError(f"'{text}' names {len(datasets)} data sets where one is wanted.")
+    return datasets[0]
+
+
+def _load(spec: Spec, role: str, need: str, data_root, name: str, columns: dict[str, str]) -> list[Dataset]:
+    split = spec.split or role
+    if spec.kind == "name":
+        return [_load_entry(spec.argument, split, need, data_root)]
+    load = resolve("data kind", DATA_KINDS, spec.kind)
+    if spec.kind == "digitworld":
+        from clipib.data.digitworld.source import LABEL_VIEWS
+
+        views = LABEL_VIEWS if need == "label" and not spec.argument else (spec.argument,)
+        return [load(view, split=split, options=spec.options, name=name) for view in views]
+    if spec.kind == "csv":
+        return [load(spec.argument, split=split, name=name, need=need, **columns)]
+    return [load(spec.argument, split=split, name=name)]
+
+
+def _load_entry(key: str, split: str, need: str, data_root: str | Path | None) -> Dataset:
+    """A catalogue entry from its local copy: class folders, or a table of captions."""
+    entry = CATALOG[key]
+    root = data_root or os.environ.get("CLIPIB_DATA")
+    layout = "SPLIT/CLASS/image.jpg" if entry.task == "classification" else "SPLIT.csv with columns image, caption"
+    if not root:
+        raise UserError(
+            f"'{key}' is read from a local copy, and no folder of local copies is named.",
+            hint=f"Put it at DIR/{key}/{layout} and add --data-root DIR (or set CLIPIB_DATA). "
+            "Without it: `clipib demo`, or digitworld, folder:PATH, csv:PATH in its place.",
+        )
+    home = Path(root).expanduser() / key
+    if not home.is_dir():
+        hint = f"Expected there: {key}/{layout}. Without it, use digitworld, folder:PATH or csv:PATH."
+        raise UserError(f"'{key}' is not in '{root}': there is no folder '{home}'.", hint=hint)
+    tables = [home / f"{stem}{s}" for stem in (split, "captions", "index") for s in TABLE_SUFFIXES]
+    table = next((t for t in tables if t.is_file()), None)
+    if table:
+        dataset = replace(load_table(table, split=split, name=key, need=need), split=split)
+    elif entry.task == "classification":
+        dataset = load_folder(home, split=split, name=key)
+    else:
+        raise UserError(f"'{home}' holds no table of captions for '{split}'.", hint=f"Expected: {key}/{layout}.")
+    return _as_entry(dataset, key, entry)
+
+
+def _as_entry(dataset: Dataset, key: str, entry: Entry) -> Dataset:
+    """Give a reading the entry's class names and templates, and hold it against the entry's counts."""
+    if entry.classnames:
+        index = {n.lower(): i for i, n in enumerate(entry.classnames)}
+        places = [index.get(c.lower(), int(c) if c.isdecimal() else -1) for c in dataset.classnames]
+        if sorted(places) != list(range(len(entry.classnames))):
+            expected = ", ".join(entry.classnames[:4])
+            raise UserError(
+                f"The {len(dataset.classnames)} classes of '{key}' as read ({', '.join(dataset.classnames[:4])}, ...) are "
+                f"not its {len(entry.classnames)} classes ({expected}, ...).",
+                hint="Class folders bear the class names, or their indices from 0.",
+            )
+        labels = np.array(places)[dataset.labels]
+        dataset = replace(dataset, labels=labels, classnames=entry.classnames, templates=entry.templates)
+    for what, found, counts in (
+        ("images", len(dataset), entry.counts),
+        ("captions", len(dataset.captions or ()), entry.captions),
+    ):
+        expected = counts.get(dataset.split)
+        if expected is not None and found != expected:
+            raise UserError(
+                f"'{key}' ({dataset.split}) has {found:,} {what} as read, {expected:,} are expected.",
+                hint="A part is missing or doubled. To evaluate it as it is, name the path: folder:PATH or csv:PATH.",
+            )
+    return dataset
+
+
+def _checked(dataset: Dataset, need: str) -> Dataset:
+    if need == "label" and dataset.labels is None:
+        raise UserError(
+            f"'{dataset.name}' has no labels, which classification needs.", hint="Use retrieve for captions."
+        )
+    if need == "caption" and dataset.captions is None:
+        hint = "Retrieval wants a table with a caption column: csv:PATH."
+        raise UserError(f"'{dataset.name}' has no captions, which retrieval needs.", hint=hint)
+    return dataset

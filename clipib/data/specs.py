@@ -1,0 +1,149 @@
+"""The grammar of data specifications: `name`, `name:split`, `kind:argument`, lists of them separated by commas."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from clipib.data import DATA_KINDS, SPLITS
+from clipib.data.catalog import CATALOG
+from clipib.errors import UserError
+from clipib.registry import nearest
+
+DIGITWORLD_LABELS = tuple(f"digitworld/{a}" for a in ("digit", "color", "place"))
+PATH_KINDS = ("folder", "csv")
+
+
+class Spec(NamedTuple):
+    """One data set as the user named it.
+
+    kind: a key of DATA_KINDS, or "name" for an entry of the catalogue.
+    argument: the path, the catalogue name, or digitworld's view ("", "digit", "color", "place").
+    split: "" where it was left out.
+    options: digitworld's options.
+    text: the specification as written.
+    """
+
+    kind: str
+    argument: str
+    split: str
+    options: dict[str, str]
+    text: str
+
+
+def known_names() -> list[str]:
+    """Every name that may stand alone: catalogue entries and the built-in world with its label sets."""
+    return [*CATALOG, "digitworld", *DIGITWORLD_LABELS]
+
+
+def split_specs(text: str) -> list[str]:
+    """Cut a comma list of specifications.
+
+    A cut is made only at a comma that a known kind or name follows; an argument that exists as a path is taken whole;
+    double quotes protect any character.
+
+    Example:
+        >>> split_specs('folder:a,b/c, csv:x.csv,digitworld:objects=2')
+        ['folder:a,b/c', 'csv:x.csv', 'digitworld:objects=2']
+    """
+    kinds = "|".join(re.escape(k) for k in DATA_KINDS)
+    names = "|".join(re.escape(n) for n in sorted(known_names(), key=len, reverse=True))
+    follows = re.compile(rf"\s*(?:(?:{kinds}):|(?:{names})(?=\s*(?:[,:]|$)))")
+    cuts, quoted = [], False
+    for i, character in enumerate(text):
+        quoted ^= character == '"'
+        if character == "," and not quoted and follows.match(text, i + 1):
+            cuts.append(i)
+    ends, pieces, start = [*cuts, len(text)], [], 0
+    while start <= len(text):
+        later = [e for e in ends if e >= start]
+        whole = [e for e in later if _path_exists(text[start:e])]
+        end = max(whole) if whole else later[0]
+        if piece := text[start:end].strip():
+            pieces.append(piece)
+        start = end + 1
+    return pieces
+
+
+def parse_spec(text: str) -> Spec:
+    """Read one specification.
+
+    Raises:
+        UserError: for an unknown kind or name, naming the nearest, or a malformed option.
+    """
+    text = text.strip()
+    head, colon, rest = text.partition(":")
+    if head in PATH_KINDS and colon:
+        argument = rest.replace('"', "").strip() if '"' in rest and not Path(rest).exists() else rest.strip()
+        if not argument:
+            raise UserError(f"'{text}' names no path.", hint=f"Write {head}:PATH.")
+        return Spec(head, argument, "", {}, text)
+    if head == "digitworld" or head in DIGITWORLD_LABELS:
+        options = _parse_options(text, rest)
+        split = options.pop("split", "")
+        return Spec("digitworld", head.partition("/")[2], _check_split(text, split), options, text)
+    if head in CATALOG:
+        return Spec("name", head, _check_split(text, rest), {}, text)
+    raise _unknown_spec(text)
+
+
+def parse_specs(texts: str | list[str]) -> list[Spec]:
+    """Read one or several arguments, each a specification or a comma list of them.
+
+    Raises:
+        UserError: when nothing is named, or a piece cannot be read.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    specs = [parse_spec(piece) for text in texts for piece in split_specs(text)]
+    if not specs:
+        raise UserError("No data set is named.", hint="Try digitworld, folder:PATH or csv:PATH.")
+    return specs
+
+
+def _path_exists(piece: str) -> bool:
+    kind, colon, argument = piece.strip().partition(":")
+    return bool(colon) and kind in PATH_KINDS and Path(argument.strip()).exists()
+
+
+def _check_split(text: str, split: str) -> str:
+    if split and split not in SPLITS:
+        raise UserError(f"'{text}' names the split '{split}'; there are {', '.join(SPLITS)}.")
+    return split
+
+
+def _parse_options(text: str, rest: str) -> dict[str, str]:
+    """`objects=2+split=test` as a dict; a bare split name is understood too."""
+    options = {}
+    for part in filter(None, rest.split("+")):
+        key, equals, value = (p.strip() for p in part.partition("="))
+        if not equals and key in SPLITS:
+            key, value = "split", key
+        known = ("objects", "split", "n", "seed")
+        if key not in known or not value:
+            hint = f"Options of digitworld are {', '.join(known)}, joined by +: digitworld:objects=2+split=test."
+            raise UserError(f"'{text}' has the option '{part}', which digitworld does not know.", hint=hint)
+        options[key] = value
+    return options
+
+
+def _unknown_spec(text: str) -> UserError:
+    """Say which piece of a list is unknown and what stands near it; a path without its kind is recognised."""
+    hint = (
+        "Known: " + ", ".join(known_names()[:6]) + ", ...; `clipib list datasets` shows all. Or folder:PATH, csv:PATH."
+    )
+    for piece in (p.strip() for p in text.split(",")):
+        head, colon, rest = piece.partition(":")
+        if Path(piece).exists():
+            kind = "folder" if Path(piece).is_dir() else "csv"
+            return UserError(f"'{piece}' is a path without its kind.", hint=f"Write {kind}:{piece}.")
+        if head in CATALOG or head in DATA_KINDS:
+            continue
+        close = nearest(head, [*known_names(), *DATA_KINDS])
+        found = (
+            " Did you mean " + " or ".join(f"'{c}{colon + rest if colon else ''}'" for c in close) + "?"
+            if close
+            else ""
+        )
+        return UserError(f"Unknown data set '{piece}'.{found}", hint=hint)
+    return UserError(f"Unknown data set '{text}'.", hint=hint)

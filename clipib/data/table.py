@@ -1,0 +1,244 @@
+"""`csv:PATH`: a table of images with captions or labels, as csv, tsv, parquet or json lines."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipib.data.dataset import Dataset
+from clipib.data.folder import SPLIT_FOLDERS
+from clipib.data.images import EXTENSIONS, BytesImages, FileImages, content_key
+from clipib.data.prompts import DEFAULT_TEMPLATES
+from clipib.errors import UserError
+
+COLUMN_NAMES = {
+    "image": [
+        "image",
+        "filepath",
+        "file_path",
+        "image_path",
+        "img_path",
+        "filename",
+        "file_name",
+        "image_name",
+        "image_file",
+        "path",
+        "file",
+        "img",
+    ],
+    "caption": [
+        "caption",
+        "captions",
+        "text",
+        "texts",
+        "title",
+        "sentence",
+        "sentences",
+        "description",
+        "raw",
+        "raw_caption",
+    ],
+    "label": ["label", "class", "classname", "class_name", "label_name", "category", "target"],
+    "split": ["split", "subset", "fold", "partition"],
+}
+SEPARATORS = ",\t;|"
+
+
+def load_table(
+    path: str | Path,
+    *,
+    split: str,
+    name: str = "",
+    image_column: str = "",
+    caption_column: str = "",
+    label_column: str = "",
+    separator: str = "",
+    need: str = "",
+) -> Dataset:
+    """Read a table of images.
+
+    Columns are found by their names, the image column also by its content; what was found stands in `notes`. Image
+    paths are relative to the file. Several captions of one image are repeated rows, list cells, or both. Where the
+    table has a split column, the rows of `split` are taken.
+
+    Args:
+        separator: of a text table; sniffed when empty.
+        need: "caption" or "label" where the task cannot do without; what is missing is then an error.
+
+    Raises:
+        UserError: for a missing file or column, an empty table, or a split that the table does not have.
+    """
+    file = Path(path).expanduser()
+    columns, form = _read_columns(file, separator)
+    asked = {"image": image_column, "caption": caption_column, "label": label_column}
+    chosen = {role: _find_column(role, columns, asked.get(role, ""), file) for role in COLUMN_NAMES}
+    if not chosen["image"]:
+        raise _missing_column("image", columns, file)
+    if need and not chosen[need]:
+        raise _missing_column(need, columns, file)
+    rows = _rows_of_split(columns, chosen["split"], split, file)
+    if not rows:
+        raise UserError(f"'{path}' has no rows.")
+    notes = [f"{form}; " + ", ".join(f"{role} column '{c}'" for role, c in chosen.items() if c)]
+    images, image_of_row = _collect_images([columns[chosen["image"]][r] for r in rows], file)
+    name = name or "/".join(file.resolve().parts[-2:]).strip("/")
+    labels, classnames = None, ()
+    if chosen["label"]:
+        labels, classnames = _labels([columns[chosen["label"]][r] for r in rows], image_of_row, images.ids, file)
+    captions, image_of_caption = None, None
+    if chosen["caption"]:
+        captions, image_of_caption = _captions([columns[chosen["caption"]][r] for r in rows], image_of_row)
+        without = len(images.ids) - len(set(image_of_caption.tolist()))
+        if without:
+            raise UserError(f"{without} of {len(images.ids)} images in '{path}' have no caption.")
+        notes.append(f"{len(images.ids):,} images, {len(captions):,} captions")
+    return Dataset(
+        name=name,
+        split=split if chosen["split"] else "",
+        images=images,
+        labels=labels,
+        classnames=classnames,
+        templates=DEFAULT_TEMPLATES if classnames else (),
+        captions=captions,
+        image_of_caption=image_of_caption,
+        notes=tuple(notes),
+    )
+
+
+def _read_columns(file: Path, separator: str) -> tuple[dict[str, list[Any]], str]:
+    """The table as lists by column, and what kind of file it was."""
+    import pandas as pd
+
+    if not file.is_file():
+        what = "is a folder, not a table" if file.is_dir() else "does not exist"
+        near = sorted(p.name for p in file.parent.glob("*") if p.suffix in (".csv", ".tsv", ".parquet", ".jsonl"))[:5]
+        hint = f"Beside it: {', '.join(near)}." if near else "Check the path after csv:."
+        raise UserError(f"The table '{file}' {what}.", hint=hint)
+    try:
+        suffix = file.suffix.lower()
+        if suffix in (".parquet", ".pq"):
+            frame, form = pd.read_parquet(file), "parquet"
+        elif suffix in (".jsonl", ".ndjson"):
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            frame, form = pd.DataFrame([json.loads(line) for line in lines if line.strip()]), "json lines"
+        else:
+            separator = separator or _sniff_separator(file)
+            frame = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            form = f"separator {separator!r}"
+    except (ValueError, UnicodeDecodeError, pd.errors.ParserError, OSError) as error:
+        raise UserError(f"The table '{file}' cannot be read: {error}.", hint="Try --separator.") from error
+    return {str(c): frame[c].tolist() for c in frame.columns}, form
+
+
+def _sniff_separator(file: Path) -> str:
+    """The separator that splits the header line into most columns outside quotes; a comma when none does."""
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        header = stream.readline()
+    counts = {s: len(next(csv.reader([header], delimiter=s), [])) for s in SEPARATORS}
+    return max(SEPARATORS, key=lambda s: counts[s])
+
+
+def _find_column(role: str, columns: dict[str, list[Any]], asked: str, file: Path) -> str:
+    if asked:
+        if asked not in columns:
+            hint = f"Name one of them with --{role}-column."
+            raise UserError(f"'{file}' has no column '{asked}'; it has {_listed(columns)}.", hint=hint)
+        return asked
+    by_lower = {c.strip().lower(): c for c in columns}
+    for known in COLUMN_NAMES[role]:
+        if known in by_lower:
+            return by_lower[known]
+    if role == "image":
+        return next((c for c, values in columns.items() if values and _looks_like_image(values[0])), "")
+    return ""
+
+
+def _looks_like_image(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "bytes" in value
+    return isinstance(value, bytes) or (isinstance(value, str) and value.lower().endswith(EXTENSIONS))
+
+
+def _missing_column(role: str, columns: dict[str, list[Any]], file: Path) -> UserError:
+    flag = f"--{role}-column"
+    hint = f"Name it with {flag} COLUMN; names understood are {', '.join(COLUMN_NAMES[role][:5])}, ..."
+    return UserError(f"'{file}' has no {role} column: it has {_listed(columns)}.", hint=hint)
+
+
+def _listed(columns: dict[str, list[Any]]) -> str:
+    shown = ", ".join(f"'{c}'" for c in list(columns)[:8])
+    return shown + (", ..." if len(columns) > 8 else "") if columns else "no columns"
+
+
+def _rows_of_split(columns: dict[str, list[Any]], column: str, split: str, file: Path) -> list[int]:
+    if not column:
+        return list(range(len(next(iter(columns.values()), []))))
+    values = [str(v).strip().lower() for v in columns[column]]
+    rows = [r for r, v in enumerate(values) if v in SPLIT_FOLDERS[split]]
+    if not rows:
+        found = ", ".join(sorted(set(values))[:6])
+        raise UserError(f"'{file}' has no rows of the split '{split}'; its column '{column}' holds {found}.")
+    return rows
+
+
+def _collect_images(cells: list[Any], file: Path) -> tuple[FileImages | BytesImages, list[int]]:
+    """Distinct images in order of first appearance, and the image of each row."""
+    if isinstance(cells[0], dict | bytes):
+        contents = [c["bytes"] if isinstance(c, dict) else c for c in cells]
+        if any(not isinstance(c, bytes) for c in contents):
+            raise UserError(f"The image column of '{file}' has cells without bytes.")
+        keys = [content_key(c) for c in contents]
+        first = {k: r for r, k in reversed(list(enumerate(keys)))}
+        place = {k: i for i, k in enumerate(sorted(first, key=first.__getitem__))}
+        ids = [k.hex()[:16] for k in place]
+        return BytesImages(ids, [contents[first[k]] for k in place]), [place[k] for k in keys]
+    paths = [str(c).strip() for c in cells]
+    if blank := [r for r, p in enumerate(paths) if not p]:
+        raise UserError(f"'{file}' has no image in {len(blank)} rows; the first is row {blank[0] + 2}.")
+    place = {p: i for i, p in enumerate(dict.fromkeys(paths))}
+    if not any((file.parent / p).exists() for p in list(place)[:20]):
+        first = file.parent / next(iter(place))
+        raise UserError(f"The images that '{file}' names are not there; the first would be '{first}'.",
+                        hint="Paths in the table are relative to the table's own folder.")  # fmt: skip
+    return FileImages(file.parent, list(place)), [place[p] for p in paths]
+
+
+def _labels(
+    cells: list[Any], image_of_row: list[int], ids: list[str], file: Path
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class of each image and the sorted class names; an image with two labels is an error."""
+    names = [str(c).strip() for c in cells]
+    distinct = sorted(set(names), key=int) if all(n.isdecimal() for n in names) else sorted(set(names))
+    label_of = {}
+    for image, label in zip(image_of_row, names, strict=True):
+        if label_of.setdefault(image, label) != label:
+            raise UserError(f"'{ids[image]}' in '{file}' has two labels: '{label_of[image]}' and '{label}'.")
+    index = {c: i for i, c in enumerate(distinct)}
+    labels = np.array([index[label_of[i]] for i in range(len(ids))])
+    return labels, tuple(c.replace("_", " ") for c in distinct)
+
+
+def _captions(cells: list[Any], image_of_row: list[int]) -> tuple[tuple[str, ...], np.ndarray]:
+    pairs = [(text, image) for cell, image in zip(cells, image_of_row, strict=True) for text in _texts(cell)]
+    pairs.sort(key=lambda pair: pair[1])  # captions of one image side by side, in the order of the table
+    return tuple(text for text, _ in pairs), np.array([image for _, image in pairs], dtype=np.int64)
+
+
+def _texts(cell: Any) -> list[str]:
+    """The captions of one cell: a list, a list written as JSON or Python, or a plain text; blank ones are left out."""
+    if isinstance(cell, str) and cell.lstrip().startswith("[") and cell.rstrip().endswith("]"):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                parsed = read(cell)
+            except (ValueError, SyntaxError):
+                continue
+            if isinstance(parsed, list) and all(isinstance(t, str) for t in parsed):
+                cell = parsed
+                break
+    texts = cell if isinstance(cell, list | tuple | np.ndarray) else [cell]
+    return [str(t).strip() for t in texts if t is not None and str(t).strip() and str(t) != "nan"]

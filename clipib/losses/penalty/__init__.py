@@ -1,0 +1,1 @@
+"""Penalties: what paired embeddings keep that they should not. One file each."""

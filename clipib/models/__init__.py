@@ -1,0 +1,1 @@
+"""Checkpoints: `load_model(spec)` gives one small object whatever the source."""

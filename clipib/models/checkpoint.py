@@ -1,0 +1,114 @@
+"""Checkpoint folders: what plain open_clip can open, and the record of how they came about."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clipib import __version__
+from clipib.models.model import Model, weights_sha256
+from clipib.models.sources import CONFIG_FILE, RECORD_FILE
+
+WEIGHTS_FILE, SEEN_FILE = "open_clip_model.safetensors", "seen.safetensors"
+SCHEMA = "clipib.checkpoint/1"
+
+
+class Seen(NamedTuple):
+    """The images that a training run saw, by the first 8 bytes of the sha256 of their content.
+
+    train, val: sorted (n,) uint64.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+
+
+def short_keys(keys: list[bytes]) -> np.ndarray:
+    """Sorted distinct (n,) uint64 from 32-byte content keys."""
+    return np.unique(np.frombuffer(b"".join(k[:8] for k in keys), dtype="<u8"))
+
+
+def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *, seen: Seen | None = None) -> str:
+    """Write a checkpoint folder, replacing an older one in a single step.
+
+    `open_clip_config.json` and `open_clip_model.safetensors` open in open_clip as `local-dir:FOLDER`;
+    `clipib.json` holds the record, `seen.safetensors` what the run saw.
+
+    Args:
+        model: its weights are saved as they are now, in float32.
+        record: loss, similarity, settings, data and so on; architecture, activation and hash are added here.
+
+    Returns:
+        The sha256 of the weights.
+    """
+    from safetensors.numpy import save_file as save_arrays
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: t.detach().cpu().contiguous() for name, t in model.module.state_dict().items()}
+    fingerprint = weights_sha256(model.config, state)
+    record = {
+        "schema": SCHEMA,
+        "name": model.name,
+        "activation": "quick_gelu" if model.config["quick_gelu"] else "gelu",
+        "weights_sha256": fingerprint,
+        "clipib_version": __version__,
+        **record,
+    }
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.mkdir()
+    try:
+        save_file(state, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+        config = {"model_cfg": model.config, "preprocess_cfg": model.preprocess}
+        (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2, default=list) + "\n")
+        (partial / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        if seen is not None:
+            arrays = {name: keys.view("<i8") for name, keys in seen._asdict().items()}
+            save_arrays(arrays, partial / SEEN_FILE)
+        if hasattr(model.tokenizer, "save_pretrained"):
+            model.tokenizer.save_pretrained(str(partial))
+        _replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return fingerprint
+
+
+def load_seen(folder: str | Path) -> Seen | None:
+    """What the run of a checkpoint folder saw, or None where nothing is recorded."""
+    from safetensors.numpy import load_file
+
+    path = Path(folder) / SEEN_FILE
+    if not path.is_file():
+        return None
+    arrays = load_file(path)
+    return Seen(arrays["train"].view("<u8"), arrays["val"].view("<u8"))
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Put `new` in the place of `target`; a kill in between leaves the old one under a name that `recover` knows."""
+    old = _old_name(target)
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, old)
+    os.replace(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: str | Path) -> None:
+    """Bring back a checkpoint whose replacement was cut short, and clear half-written ones."""
+    folder = Path(folder)
+    if _old_name(folder).is_dir() and not folder.exists():
+        os.replace(_old_name(folder), folder)
+    for partial in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _old_name(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")

@@ -1,0 +1,138 @@
+"""The one object that the rest of clipib knows of a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipib.models.text import cut_length, encode_cut_text, is_cuttable
+
+ENCODER_VERSION = 1  # raised when the same weights and inputs would give other features
+
+PRECISIONS = ("fp32", "bf16", "fp16", "amp")
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Model:
+    """A dual encoder with everything that belongs to it.
+
+    name: architecture. pretrained: tag, file, folder, or "random weights".
+    module: the torch module; tokenizer: list of texts -> (n, L) token ids.
+    preprocess_train, preprocess_eval: RGB picture -> (3, H, W) float tensor.
+    config: open_clip's model_cfg, with `quick_gelu` always present. preprocess: size, mean, std, interpolation, ...
+    fingerprint: sha256 over architecture, activation and every weight; names and folders do not enter.
+    record: how the checkpoint was trained by clipib, or empty.
+    folder: where a clipib checkpoint lies, or None.
+    """
+
+    name: str
+    pretrained: str
+    module: nn.Module
+    tokenizer: Callable[[Sequence[str]], Tensor]
+    preprocess_train: Callable[[Any], Tensor]
+    preprocess_eval: Callable[[Any], Tensor]
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+    fingerprint: str
+    device: torch.device
+    precision: str = "fp32"
+    record: dict[str, Any] = field(default_factory=dict)
+    folder: Any = None
+
+    @property
+    def is_random(self) -> bool:
+        return self.pretrained == RANDOM_WEIGHTS
+
+    @property
+    def loss(self) -> str:
+        """The loss that the checkpoint was fine-tuned with, or ""."""
+        return self.record.get("loss", "")
+
+    @property
+    def similarity(self) -> str:
+        return self.record.get("similarity", "cosine")
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The multiplier of the cosine, already exponentiated; a scalar that carries gradient."""
+        return self.module.logit_scale.exp().reshape(())
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        bias = getattr(self.module, "logit_bias", None)
+        return None if bias is None else bias.reshape(())
+
+    @property
+    def transform_key(self) -> str:
+        """What the pixels of an image depend on."""
+        return json.dumps(["open_clip", self.preprocess], sort_keys=True, default=list)
+
+    @property
+    def tokenizer_key(self) -> str:
+        """What the token ids of a text depend on."""
+        text = self.config.get("text_cfg", {})
+        kept = {k: text.get(k) for k in ("context_length", "hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")}
+        return json.dumps([type(self.tokenizer).__name__, kept], sort_keys=True)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """(n, L) int64 token ids on the CPU, padded to the context length."""
+        return self.tokenizer(list(texts))
+
+    def encode_images(self, pixels: Tensor, *, normalize: bool = True) -> Tensor:
+        """(n, 3, H, W) preprocessed pixels -> (n, D) float32 features, unit norm unless told otherwise."""
+        with self._precision():
+            pixels = pixels.to(self.device, non_blocking=True)
+            features = self.module.encode_image(pixels.to(DTYPES.get(self.precision, pixels.dtype)))
+        return _finish(features, normalize)
+
+    def encode_texts(self, tokens: Tensor, *, normalize: bool = True, cut: bool = True) -> Tensor:
+        """(n, L) token ids -> (n, D) float32 features.
+
+        Causal towers pooled at the end token are run on the longest text of the batch only (`cut`), which is exact:
+        later tokens cannot reach the pooled one.
+        """
+        with self._precision():
+            if cut and is_cuttable(self.module):
+                tokens = tokens[:, : cut_length(tokens)]
+                features = encode_cut_text(self.module, tokens.to(self.device))
+            else:
+                features = self.module.encode_text(tokens.to(self.device))
+        return _finish(features, normalize)
+
+    def _precision(self):
+        if self.precision != "amp":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=amp_dtype(self.device))
+
+
+RANDOM_WEIGHTS = "random weights"
+
+
+def amp_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes in it, else float16."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return torch.float16
+    return torch.bfloat16
+
+
+def weights_sha256(config: dict[str, Any], state: dict[str, Tensor]) -> str:
+    """sha256 of an architecture and its weights, independent of device, file format and order."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=list).encode())
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _finish(features: Tensor, normalize: bool) -> Tensor:
+    features = features.float()
+    return torch.nn.functional.normalize(features, dim=-1) if normalize else features

@@ -1,0 +1,148 @@
+"""What every evaluating task does before its own work: model, data, overlap, plan, dry run."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clipib.data.dataset import Dataset
+from clipib.errors import UserError
+from clipib.models.checkpoint import load_seen, short_keys
+from clipib.models.model import RANDOM_WEIGHTS, Model
+from clipib.models.sources import DEFAULT_MODEL, Source
+from clipib.progress import Progress
+from clipib.tasks.results import Row
+
+
+class Outcome(NamedTuple):
+    """What a task gives back: the rows asked for, where they lie, and what had to be encoded for them."""
+
+    rows: list[Row]
+    out: Path
+    images_encoded: int = 0
+    texts_encoded: int = 0
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all rows of one run share."""
+
+    command: str
+    model: Model
+    protocol: str
+    seed: int
+    limit: int | None
+
+    def row(self, dataset: Dataset, *, prompts_sha256: str = "", n_bad: int = 0, **values: Any) -> Row:
+        """A row of this run; `values` are metric, value, params and the like."""
+        blank = dict.fromkeys(("value", "ci_low", "ci_high", "n", "n_ties"))
+        return Row(
+            **{
+                **blank,
+                "command": self.command,
+                "model": self.model.name,
+                "pretrained": self.model.pretrained,
+                "checkpoint_sha256": self.model.fingerprint,
+                "loss": self.model.loss,
+                "similarity": self.model.similarity,
+                "dataset": dataset.name,
+                "split": dataset.split,
+                "protocol": self.protocol,
+                "metric": "",
+                "params": "",
+                "n_bad": n_bad,
+                "is_main": False,
+                "precision": self.model.precision,
+                "device": self.model.device.type,
+                "seed": self.seed,
+                "data_sha256": dataset.sha256,
+                "prompts_sha256": prompts_sha256,
+                "limit": self.limit,
+                **values,
+            }
+        )
+
+
+def describe_model(source: Source) -> str:
+    """The model as the plan line names it."""
+    text = source.describe()
+    if source.name == DEFAULT_MODEL and source.pretrained == "openai":
+        return text.replace("(openai", "(the default; openai", 1)
+    return text
+
+
+def warn_of_random_weights(source: Source, progress: Progress) -> None:
+    if source.pretrained == RANDOM_WEIGHTS:
+        progress.warn(f"{source.name} has random weights, as asked for: its numbers are those of chance.")
+
+
+def check_overlap(model: Model, dataset: Dataset, *, allow: bool, progress: Progress) -> dict[str, str]:
+    """Refuse to evaluate a checkpoint on images that it was trained on.
+
+    Args:
+        allow: do it all the same; the rows are marked.
+
+    Returns:
+        `{"overlap": "train"}` or `{"overlap": "val"}` for the rows' params, or nothing.
+
+    Raises:
+        UserError: when training images are among the data and `allow` is not set.
+    """
+    seen = load_seen(model.folder) if model.folder else None
+    if seen is None:
+        return {}
+    keys = short_keys(dataset.keys)
+    in_train, in_val = (int(np.isin(keys, part).sum()) for part in (seen.train, seen.val))
+    if in_train and not allow:
+        raise UserError(
+            f"{in_train:,} of the {len(keys):,} images of '{dataset.name}' are among those that '{model.pretrained}' "
+            "was trained on.",
+            hint="Evaluate on held-out data, or add --allow-overlap to mark the rows with overlap=train.",
+        )
+    if in_train:
+        return {"overlap": "train"}
+    if in_val:
+        progress.warn(f"{dataset.name}: {in_val:,} images chose the checkpoint in validation; rows say overlap=val.")
+        return {"overlap": "val"}
+    return {}
+
+
+def check_first_image(dataset: Dataset) -> None:
+    """Decode the first image, as a dry run does.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    try:
+        dataset.images.open(0)
+    except OSError as error:
+        name = dataset.images.ids[0]
+        raise UserError(f"The first image of '{dataset.name}', '{name}', cannot be read: {error}.") from error
+
+
+def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
+    """Make sure that what is about to be written has room.
+
+    Raises:
+        UserError: when the disk below `folder` has too little free space.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise UserError(
+            f"The disk of '{place}' has {_size(free)} free; {what} needs about {_size(needed_bytes)}.",
+            hint="Free some space, or name another folder.",
+        )
+
+
+def _size(n_bytes: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes / 1e3:.0f} kB"

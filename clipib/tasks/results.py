@@ -1,0 +1,281 @@
+"""The rows that every evaluation gives, and the folder that keeps them.
+
+`results.csv` is tidy, one row per metric. A row's key is everything that its value depends on; a later run with the
+same folder keeps the rows whose key still holds and computes what is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from clipib import __version__
+from clipib.errors import UserError
+
+SCHEMA = "clipib.results/1"
+CSV_FILE, JSON_FILE, SAMPLES, LOCK_FILE = "results.csv", "results.json", "samples", ".lock"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one checkpoint on one data set; empty means unknown or not applicable.
+
+    params holds what else the number depends on, `key=value` joined by `;` in sorted order.
+    value is a proportion in [0, 1] for accuracies and recalls. n counts what the mean is over.
+    limit is the `--limit` in force: such a row is partial and not comparable.
+    """
+
+    command: str
+    model: str
+    pretrained: str
+    checkpoint_sha256: str
+    loss: str
+    similarity: str
+    dataset: str
+    split: str
+    protocol: str
+    metric: str
+    params: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int | None
+    n_bad: int
+    n_ties: int | None
+    is_main: bool
+    precision: str
+    device: str
+    seed: int
+    data_sha256: str
+    prompts_sha256: str
+    limit: int | None
+    clipib_version: str = __version__
+
+
+COLUMNS = tuple(f.name for f in fields(Row))
+NOT_IN_KEY = {"model", "pretrained", "loss", "value", "ci_low", "ci_high", "n", "n_bad", "n_ties", "device", "clipib_version"}  # fmt: skip
+SCOPE = tuple(c for c in COLUMNS if c not in NOT_IN_KEY | {"metric", "params", "is_main"})
+
+
+def row_key(row: Row) -> tuple:
+    """What a row's value depends on."""
+    return tuple(getattr(row, c) for c in COLUMNS if c not in NOT_IN_KEY)
+
+
+def join_params(params: dict[str, object]) -> str:
+    """`{"k": 5, "a": "b"}` -> "a=b;k=5"."""
+    return ";".join(f"{key}={params[key]}" for key in sorted(params))
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """Rows as CSV text with a header; unknown is an empty cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_cell(v) for v in asdict(row).values()] for row in rows)
+    return out.getvalue()
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Rows from a `results.csv`.
+
+    Raises:
+        UserError: when the file has other columns.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise UserError(f"'{path}' does not have the columns of clipib {__version__}.",
+                                hint="Name another --out, or start over with --fresh.")  # fmt: skip
+            return [_row(cells) for cells in reader]
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read: {error}.", hint="Start over with --fresh.") from error
+
+
+class ResultsFolder:
+    """An `--out` folder, held by one run at a time; use it as a context manager.
+
+    Args:
+        out: the folder, made where it is missing.
+        command: the command that writes.
+        settings: what the run was asked for, enough to repeat it with `--config`.
+        fresh: forget what an earlier run left.
+
+    Raises:
+        UserError: when another run holds the folder or it cannot be written.
+    """
+
+    def __init__(self, out: str | Path, *, command: str, settings: dict[str, Any], fresh: bool = False) -> None:
+        self.out = Path(out)
+        self.command = command
+        self.settings = settings
+        self.fresh = fresh
+        self._rows: list[Row] = []
+        self._started = time.time()
+
+    def __enter__(self) -> ResultsFolder:
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(self.out / LOCK_FILE)
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise UserError(
+                f"Another run is writing to '{self.out}'.", hint="Wait for it, or name another --out."
+            ) from error
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"--out '{self.out}' is a file, not a folder.") from error
+        except PermissionError as error:
+            raise UserError(f"--out '{self.out}' cannot be written: {error.strerror}.") from error
+        try:
+            if self.fresh:
+                for file in (CSV_FILE, JSON_FILE):
+                    (self.out / file).unlink(missing_ok=True)
+                shutil.rmtree(self.out / SAMPLES, ignore_errors=True)
+            path = self.out / CSV_FILE
+            self._rows = read_rows(path) if path.exists() else []
+            self._write_json("running")
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        try:
+            if kind is None:
+                self._write_json("complete")
+        finally:
+            self._lock.release()
+
+    def rows(self) -> list[Row]:
+        """All rows of the folder."""
+        return list(self._rows)
+
+    def kept(self, like: Row, metrics: Iterable[str]) -> list[Row]:
+        """Earlier rows of this version in the scope of `like` (its checkpoint, data, protocol, ...).
+
+        Returns:
+            All rows of those metrics, or none unless every metric is there.
+        """
+        metrics = set(metrics)
+        scope = [getattr(like, c) for c in SCOPE]
+        rows = [
+            r
+            for r in self._rows
+            if r.metric in metrics and r.clipib_version == __version__ and [getattr(r, c) for c in SCOPE] == scope
+        ]
+        return rows if {r.metric for r in rows} == metrics else []
+
+    def add(self, rows: list[Row], samples: dict[str, Any] | None = None) -> None:
+        """Write finished rows, all of them or none, and the per-sample table (columns of equal length)."""
+        if samples is not None:
+            self._write_samples(rows[0], samples)
+        new = {row_key(r) for r in rows}
+        self._rows = [r for r in self._rows if row_key(r) not in new] + rows
+        write_atomically(self.out / CSV_FILE, to_csv(self._rows).encode())
+
+    def _write_samples(self, like: Row, samples: dict[str, Any]) -> None:
+        """Per-sample predictions; a table with the samples of another checkpoint or setting keeps them."""
+        import pandas as pd
+
+        path = self.out / SAMPLES / f"{slug(like.dataset)}.parquet"
+        scope = {c: getattr(like, c) for c in ("checkpoint_sha256", "split", "protocol", "precision", "seed", "limit")}
+        frame = pd.DataFrame(samples)
+        for column, value in reversed(scope.items()):
+            frame.insert(
+                0, column, pd.array([value] * len(frame), dtype="Int64" if column in ("seed", "limit") else "string")
+            )
+        if path.exists():
+            old = pd.read_parquet(path)
+            if set(old.columns) == set(frame.columns):
+                same = pd.Series(True, index=old.index)
+                for column, value in scope.items():
+                    same &= old[column].isna() if value is None else (old[column] == value).fillna(False)
+                frame = pd.concat([old[~same][frame.columns], frame], ignore_index=True)
+        path.parent.mkdir(exist_ok=True)
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        write_atomically(path, buffer.getvalue())
+
+    def _write_json(self, status: str) -> None:
+        content = {
+            "schema": SCHEMA,
+            "command": self.command,
+            "status": status,
+            "clipib_version": __version__,
+            "settings": self.settings,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "seconds": round(time.time() - self._started, 3),
+            "environment": environment(),
+        }
+        write_atomically(self.out / JSON_FILE, (json.dumps(content, indent=2, default=str) + "\n").encode())
+
+
+def environment() -> dict[str, str]:
+    """Versions that a number may depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform(), "argv": " ".join(sys.argv[1:])}
+    for package in ("torch", "torchvision", "open_clip_torch", "numpy", "pillow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+def slug(name: str) -> str:
+    """A data set's name as a file name.
+
+    Example:
+        >>> slug("digitworld:objects=2")
+        'digitworld-objects=2'
+    """
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "-", name).strip("-.") or "data"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file aside and rename it: it is never seen half-written."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    return value
+
+
+def _row(cells: dict[str, str]) -> Row:
+    whole = {"n", "n_bad", "n_ties", "seed", "limit"}
+    real = {"value", "ci_low", "ci_high"}
+
+    def read(column: str, text: str):
+        if column == "is_main":
+            return text == "true"
+        if column in whole | real:
+            return None if text == "" else int(text) if column in whole else float(text)
+        return text
+
+    return Row(**{column: read(column, cells[column]) for column in COLUMNS})

@@ -1,0 +1,187 @@
+"""Retrieval both ways between images and their captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clipib.data.dataset import Dataset
+from clipib.data.load import load_datasets
+from clipib.embeddings.encode import embed_images, embed_texts
+from clipib.embeddings.store import Store
+from clipib.errors import UserError
+from clipib.metrics.retrieval import recall_at_k
+from clipib.metrics.statistics import wilson_interval
+from clipib.models.load import load_model
+from clipib.models.sources import check_weights, resolve_model
+from clipib.progress import SILENT, Progress
+from clipib.scoring.tiles import Ranks, retrieval_ranks
+from clipib.tasks.known_truth import true_pmi_recall
+from clipib.tasks.prepare import (
+    Outcome,
+    RunContext,
+    check_disk,
+    check_first_image,
+    check_overlap,
+    describe_model,
+    warn_of_random_weights,
+)
+from clipib.tasks.results import ResultsFolder, Row, join_params
+
+PROTOCOL = "strict"
+TRUTH_LIMIT = 4_000  # images up to which the recall of the true PMI is computed beside the model's
+
+
+def retrieve(
+    model: str = "ViT-B-32",
+    datasets: str | list[str] = "digitworld",
+    *,
+    pretrained: str | None = None,
+    out: str | Path = "runs/retrieve",
+    recall_k: tuple[int, ...] = (1, 5, 10),
+    name: str = "",
+    data_root: str | Path | None = None,
+    columns: dict[str, str] | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    batch_size: int = 64,
+    workers: int = 2,
+    limit: int | None = None,
+    seed: int = 0,
+    max_bad: int = 0,
+    allow_overlap: bool = False,
+    cache_dir: str | Path | None = None,
+    fresh: bool = False,
+    dry_run: bool = False,
+    settings: dict[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> Outcome:
+    """Rank all images for every caption and all captions for every image.
+
+    Recalls are exact and a tie goes to the lowest index. Text to image is a mean over captions, image to text over
+    images: a hit is any own caption among the first k.
+
+    Args:
+        recall_k: the cut-offs. The others as for `clipib.tasks.zeroshot`.
+
+    Returns:
+        Rows `image_retrieval_recall@k` (text to image) and `text_retrieval_recall@k` (image to text), in [0, 1]. The
+        interval of the former is left empty where images have several captions, which are not independent.
+
+    Raises:
+        UserError: for everything that the user can mend.
+    """
+    source = resolve_model(model, pretrained)
+    check_weights(source)
+    loaded = load_datasets(datasets, need="caption", data_root=data_root, name=name, columns=columns)
+    loaded = [d.sample(limit, seed=seed) if limit else d for d in loaded]
+    n_images, n_texts = sum(map(len, loaded)), sum(len(d.captions) for d in loaded)
+    progress.say(f"retrieve: {describe_model(source)}, {precision}; {n_images:,} images, {n_texts:,} captions")
+    warn_of_random_weights(source, progress)
+    for dataset in loaded:
+        for note in dataset.notes:
+            progress.say(f"{dataset.name}: {note}")
+    check_disk(Path(out), 1_000 * (n_images + n_texts) + 100_000, "the result")
+    store = Store(cache_dir)
+    check_disk(store.root, 4_096 * (n_images + n_texts), "the embedding store")
+    if not recall_k or min(recall_k) < 1:
+        raise UserError(f"Recall at {recall_k} is not defined.", hint="Give whole numbers from 1: --recall-k 1,5,10.")
+    if dry_run:
+        for dataset in loaded:
+            check_first_image(dataset)
+        return Outcome([], Path(out))
+    settings = settings or {
+        "model": model,
+        "pretrained": pretrained,
+        "datasets": datasets,
+        "seed": seed,
+        "limit": limit,
+    }
+    rows: list[Row] = []
+    images_encoded = texts_encoded = 0
+    with ResultsFolder(out, command="retrieve", settings=settings, fresh=fresh) as folder:
+        progress.say(f"loading {source.name}")
+        loaded_model = load_model(source, device=device, precision=precision, seed=seed)
+        run = RunContext("retrieve", loaded_model, PROTOCOL, seed, limit)
+        for dataset in loaded:
+            overlap = check_overlap(loaded_model, dataset, allow=allow_overlap, progress=progress)
+            asked = [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in recall_k]
+            if kept := folder.kept(run.row(dataset), asked):
+                progress.say(f"{dataset.name}: kept from an earlier run")
+                rows += kept
+                continue
+            images = embed_images(
+                loaded_model,
+                dataset,
+                store=store,
+                batch_size=batch_size,
+                workers=workers,
+                max_bad=max_bad,
+                progress=progress,
+            )
+            read = dataset if not images.bad else dataset.take(images.kept)
+            texts = embed_texts(loaded_model, read.captions, store=store, progress=progress)
+            images_encoded += images.n_encoded
+            texts_encoded += texts.n_encoded
+            ranks = retrieval_ranks(images.features, texts.features, torch.from_numpy(read.image_of_caption))
+            found = _rows(run, dataset, read, ranks, recall_k, len(images.bad), overlap)
+            folder.add(found, _samples(read, ranks))
+            rows += found
+    progress.say(f"encoded {images_encoded:,} images and {texts_encoded:,} texts; the rest came from the store")
+    return Outcome(rows, Path(out), images_encoded, texts_encoded)
+
+
+def _rows(
+    run: RunContext,
+    dataset: Dataset,
+    read: Dataset,
+    ranks: Ranks,
+    recall_k: tuple[int, ...],
+    n_bad: int,
+    overlap: dict[str, str],
+) -> list[Row]:
+    """Both recalls at every k; on digitworld beside those of the true PMI."""
+    independent = len(read.captions) == len(read)
+    rows = []
+    for way, found, tied in (
+        ("image", ranks.text_to_image, ranks.tied_texts),
+        ("text", ranks.image_to_text, ranks.tied_images),
+    ):
+        for k in recall_k:
+            value, n = recall_at_k(found.numpy(), k), len(found)
+            low, high = wilson_interval(value, n) if way == "text" or independent else (None, None)
+            rows.append(
+                run.row(
+                    dataset,
+                    metric=f"{way}_retrieval_recall@{k}",
+                    params=join_params(overlap),
+                    value=value,
+                    ci_low=low,
+                    ci_high=high,
+                    n=n,
+                    n_bad=n_bad,
+                    n_ties=int(tied.sum()),
+                    is_main=k == 1,
+                )
+            )
+    if read.world is not None and len(read) <= TRUTH_LIMIT:
+        params = join_params({**overlap, "scores": "true_pmi", "ties": "expected"})
+        for way, by_k in true_pmi_recall(read, recall_k).items():
+            for k, value in by_k.items():
+                rows.append(run.row(dataset, metric=f"{way}_recall@{k}", params=params, value=value, n=len(read)))
+    return rows
+
+
+def _samples(read: Dataset, ranks: Ranks) -> dict[str, Any]:
+    """One line per query: captions look for their image, images for their captions."""
+    ids = np.array(read.images.ids, dtype=object)
+    return {
+        "direction": ["text_to_image"] * len(read.captions) + ["image_to_text"] * len(read),
+        "sample_id": [*ids[read.image_of_caption], *ids],
+        "caption": [*read.captions, *[""] * len(read)],
+        "rank": [*ranks.text_to_image.tolist(), *ranks.image_to_text.tolist()],
+        "tied": [*ranks.tied_texts.tolist(), *ranks.tied_images.tolist()],
+    }

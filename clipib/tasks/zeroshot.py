@@ -1,0 +1,244 @@
+"""Zero-shot classification of labelled images by class prompts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clipib.data.dataset import Dataset
+from clipib.data.load import load_datasets
+from clipib.data.prompts import class_prompts, prompts_sha256, read_templates
+from clipib.embeddings.encode import embed_images, embed_texts
+from clipib.embeddings.store import Store
+from clipib.errors import UserError
+from clipib.metrics.classification import Predictions, accuracy_at_k, mean_per_class_recall, predict
+from clipib.metrics.statistics import wilson_interval
+from clipib.models.load import load_model
+from clipib.models.model import Model
+from clipib.models.sources import check_weights, resolve_model
+from clipib.progress import SILENT, Progress
+from clipib.tasks.known_truth import bayes_ceiling, is_grey
+from clipib.tasks.prepare import (
+    Outcome,
+    RunContext,
+    check_disk,
+    check_first_image,
+    check_overlap,
+    describe_model,
+    warn_of_random_weights,
+)
+from clipib.tasks.results import ResultsFolder, Row, join_params
+
+PROTOCOL = "strict"
+
+
+def zeroshot(
+    model: str = "ViT-B-32",
+    datasets: str | list[str] = "digitworld",
+    *,
+    pretrained: str | None = None,
+    out: str | Path = "runs/zeroshot",
+    templates: str | Path | None = None,
+    name: str = "",
+    data_root: str | Path | None = None,
+    columns: dict[str, str] | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    batch_size: int = 64,
+    workers: int = 2,
+    limit: int | None = None,
+    seed: int = 0,
+    max_bad: int = 0,
+    allow_overlap: bool = False,
+    cache_dir: str | Path | None = None,
+    fresh: bool = False,
+    dry_run: bool = False,
+    settings: dict[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> Outcome:
+    """Classify labelled images by the cosine to class prompts.
+
+    A class is the mean of its unit prompt features, normalised again; logits are float32, a tie goes to the lowest
+    class index.
+
+    Args:
+        model, pretrained: see `clipib.models.load.load_model`.
+        datasets: data specifications, see `clipib.data.specs`.
+        templates: a file of prompt templates that replaces the data set's own.
+        limit: evaluate a seeded class-balanced sample of this many images; the rows are marked.
+        max_bad: unreadable images to put up with.
+        cache_dir: where the embedding store lies.
+        dry_run: check everything, encode and write nothing.
+        settings: what `results.json` records; left out, the arguments that name model and data.
+
+    Returns:
+        Rows `acc1`, `acc5` (from 5 classes up) and `mean_per_class_recall` per data set, in [0, 1].
+
+    Raises:
+        UserError: for everything that the user can mend.
+    """
+    source = resolve_model(model, pretrained)
+    check_weights(source)
+    loaded = load_datasets(datasets, need="label", data_root=data_root, name=name, columns=columns)
+    own_templates = read_templates(templates) if templates else None
+    loaded = [_ready(d, own_templates, limit, seed) for d in loaded]
+    n_images, n_prompts = sum(map(len, loaded)), sum(len(d.classnames) * len(d.templates) for d in loaded)
+    progress.say(
+        f"zeroshot: {describe_model(source)}, {precision}; {_count(len(loaded), 'data set')}, {n_images:,} images, "
+        f"{n_prompts:,} prompts"
+    )
+    warn_of_random_weights(source, progress)
+    for dataset in loaded:
+        for note in dataset.notes:
+            progress.say(f"{dataset.name}: {note}")
+    check_disk(Path(out), 1_000 * n_images + 100_000, "the result")
+    store = Store(cache_dir)
+    check_disk(store.root, 4_096 * (n_images + n_prompts), "the embedding store")
+    if dry_run:
+        for dataset in loaded:
+            check_first_image(dataset)
+        return Outcome([], Path(out))
+    settings = settings or {
+        "model": model,
+        "pretrained": pretrained,
+        "datasets": datasets,
+        "seed": seed,
+        "limit": limit,
+    }
+    rows: list[Row] = []
+    images_encoded = texts_encoded = 0
+    with ResultsFolder(out, command="zeroshot", settings=settings, fresh=fresh) as folder:
+        progress.say(f"loading {source.name}")
+        loaded_model = load_model(source, device=device, precision=precision, seed=seed)
+        run = RunContext("zeroshot", loaded_model, PROTOCOL, seed, limit)
+        for dataset in loaded:
+            overlap = check_overlap(loaded_model, dataset, allow=allow_overlap, progress=progress)
+            prompts = prompts_sha256(dataset.classnames, dataset.templates)
+            asked = ["acc1", "mean_per_class_recall"]
+            asked += ["acc5"] * (len(dataset.classnames) >= 5) + ["acc1_bayes"] * (dataset.world is not None)
+            if kept := folder.kept(run.row(dataset, prompts_sha256=prompts), asked):
+                progress.say(f"{dataset.name}: kept from an earlier run")
+                rows += kept
+                continue
+            images = embed_images(
+                loaded_model,
+                dataset,
+                store=store,
+                batch_size=batch_size,
+                workers=workers,
+                max_bad=max_bad,
+                progress=progress,
+            )
+            images_encoded += images.n_encoded
+            classifier, n_texts = build_classifier(loaded_model, dataset, store=store, progress=progress)
+            texts_encoded += n_texts
+            read = dataset if not images.bad else dataset.take(images.kept)
+            logits = class_logits(images.features, classifier, loaded_model)
+            predictions = predict(logits, read.labels)
+            found = _rows(run, dataset, read, predictions, prompts, len(images.bad), overlap)
+            folder.add(found, _samples(read, predictions))
+            rows += found
+    progress.say(f"encoded {images_encoded:,} images and {texts_encoded:,} texts; the rest came from the store")
+    return Outcome(rows, Path(out), images_encoded, texts_encoded)
+
+
+def build_classifier(
+    model: Model, dataset: Dataset, *, store: Store | None, progress: Progress = SILENT
+) -> tuple[torch.Tensor, int]:
+    """The mean of the unit prompt features of each class, normalised again.
+
+    Returns:
+        (K, D) unit norm, and how many texts had to be encoded.
+    """
+    prompts = class_prompts(dataset.classnames, dataset.templates)
+    texts = embed_texts(model, prompts, store=store, progress=progress)
+    per_class = texts.features.reshape(len(dataset.classnames), len(dataset.templates), -1)
+    return torch.nn.functional.normalize(per_class.mean(dim=1), dim=-1), texts.n_encoded
+
+
+def class_logits(features: torch.Tensor, classifier: torch.Tensor, model: Model) -> np.ndarray:
+    """(N, K) float32 logits: products in float64, rounded, so that equal classes get equal logits in any tiling."""
+    with torch.inference_mode():
+        scale = float(model.logit_scale)
+        bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
+        weights = classifier.double().T
+        return torch.cat(
+            [(scale * (block.double() @ weights) + bias).float() for block in features.split(4096)]
+        ).numpy()
+
+
+def _ready(dataset: Dataset, templates: tuple[str, ...] | None, limit: int | None, seed: int) -> Dataset:
+    if templates:
+        dataset = replace(dataset, templates=templates)
+    if len(dataset.classnames) < 2:
+        raise UserError(f"'{dataset.name}' has {len(dataset.classnames)} class; classification needs two.")
+    return dataset.sample(limit, seed=seed) if limit else dataset
+
+
+def _rows(
+    run: RunContext,
+    dataset: Dataset,
+    read: Dataset,
+    predictions: Predictions,
+    prompts: str,
+    n_bad: int,
+    overlap: dict[str, str],
+) -> list[Row]:
+    """The metrics of one data set; on digitworld also those of the images that are not grey, beside the ceiling."""
+
+    def row(metric: str, value: float, n: int, params: dict[str, str], *, interval=None, ties=None, main=False) -> Row:
+        low, high = interval or (None, None)
+        return run.row(
+            dataset,
+            metric=metric,
+            value=value,
+            ci_low=low,
+            ci_high=high,
+            n=n,
+            n_ties=ties,
+            n_bad=n_bad,
+            is_main=main,
+            params=join_params({**params, **overlap}),
+            prompts_sha256=prompts,
+        )
+
+    def accuracy(k: int, chosen: np.ndarray, params: dict[str, str], main: bool = False) -> Row:
+        value, n = accuracy_at_k(predictions.target_rank[chosen], k), int(chosen.sum())
+        ties = int(predictions.tied[chosen].sum())
+        return row(f"acc{k}", value, n, params, interval=wilson_interval(value, n), ties=ties, main=main)
+
+    everything = np.ones(len(read), dtype=bool)
+    rows = [accuracy(1, everything, {}, main=True)]
+    if len(dataset.classnames) >= 5:
+        rows.append(accuracy(5, everything, {}))
+    mean = mean_per_class_recall(predictions.predicted, read.labels)
+    rows.append(row("mean_per_class_recall", mean, len(read), {}, ties=int(predictions.tied.sum())))
+    if read.world is not None:
+        rows.append(row("acc1_bayes", bayes_ceiling(read), len(read), {}))
+        coloured = ~is_grey(read)
+        if coloured.any():
+            rows.append(accuracy(1, coloured, {"images": "ungreyed"}))
+            rows.append(row("acc1_bayes", 1.0, int(coloured.sum()), {"images": "ungreyed"}))
+    return rows
+
+
+def _samples(read: Dataset, predictions: Predictions) -> dict[str, Any]:
+    """What paired tests need of every image."""
+    return {
+        "sample_id": read.images.ids,
+        "target": read.labels,
+        "predicted": predictions.predicted,
+        "target_rank": predictions.target_rank,
+        "correct": predictions.target_rank == 0,
+        "tied": predictions.tied,
+        "confidence": predictions.confidence,
+        "top5": [row.tolist() for row in predictions.top5],
+    }
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")

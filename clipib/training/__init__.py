@@ -1,0 +1,1 @@
+"""The training loop, its batches, its state on disk. Evaluation comes in as a callback."""

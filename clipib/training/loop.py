@@ -1,0 +1,185 @@
+"""The training loop: it reads from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipib.data.dataset import Dataset
+from clipib.errors import UserError
+from clipib.losses.composed import Loss
+from clipib.models.model import Model, amp_dtype
+from clipib.progress import SILENT, Progress
+from clipib.training.batches import iterate_batches, steps_per_epoch
+from clipib.training.log import MetricsLog
+from clipib.training.optimisation import clamp_logit_scale, learning_rate, make_optimizer
+from clipib.training.state import STATE_FILE, check_same_run, load_state, save_state
+
+
+@dataclass
+class Progressed:
+    """Where a run stands: it is saved with the weights and given back at the end.
+
+    step: steps done. best_step, best_value: of the best validation so far; None before the first.
+    start, best, last: validation metrics by stage. hashes: sha256 of the weights by stage.
+    """
+
+    step: int = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+def train(
+    model: Model,
+    dataset: Dataset,
+    loss: Loss,
+    *,
+    out: Path,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    warmup: int,
+    clip_norm: float,
+    eval_every: int,
+    save_every: int,
+    seed: int,
+    workers: int,
+    evaluate: Callable[[Model], dict[str, float]],
+    select: Callable[[dict[str, float]], float],
+    save_checkpoint: Callable[[Model, str, int], str],
+    identity: dict[str, Any],
+    resume: bool = False,
+    progress: Progress = SILENT,
+) -> Progressed:
+    """Minimise a loss over paired images and texts.
+
+    Args:
+        out: where `metrics.csv` and, until the end, the training state lie.
+        evaluate: validation metrics of the model as it is. select: the number to maximise among them.
+        save_checkpoint: writes a stage ("best" or "last") and returns the sha256 of its weights.
+        identity: everything that the weights depend on; a resumed run must have the same.
+
+    Raises:
+        UserError: when the loss is not finite, naming the term, or a resumed run has other settings.
+    """
+    module, state_file = model.module, out / STATE_FILE
+    optimizer = make_optimizer(module, lr=lr, weight_decay=weight_decay)
+    scaler = torch.amp.GradScaler(model.device.type, enabled=_needs_scaler(model))
+    done = Progressed()
+    if resume and state_file.exists():
+        done = _restore(load_state(state_file), identity, module, optimizer, scaler)
+        progress.say(f"resuming after step {done.step:,} of {steps:,}")
+    else:
+        done.metrics["start"] = evaluate(model)
+        done.hashes["start"] = model.fingerprint
+    per_epoch = steps_per_epoch(dataset, batch_size)
+    columns = ["step", "epoch", "images", "lr", "loss_total", "loss_contrast_nats", "loss_penalty_nats", "logit_scale"]
+    columns += ["grad_norm", "images_per_second", *(f"val_{name}" for name in done.metrics["start"])]
+    log = MetricsLog(out / "metrics.csv", columns, after_step=done.step if resume else None)
+    if done.step == 0:
+        log.add(step=0, epoch=0, images=0, **_val(done.metrics["start"]))
+    log_every = max(1, steps // 500)
+    batches = iterate_batches(
+        model, dataset, batch_size=batch_size, seed=seed, first_step=done.step, steps=steps, workers=workers
+    )
+    module.train()
+    last_logged, last_time = done.step, time.monotonic()
+    with progress.track("training", steps, unit="steps") as advance:
+        advance(done.step)
+        for batch in batches:
+            rate = learning_rate(done.step, steps=steps, warmup=warmup, peak=lr)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(seed * 1_000_003 + done.step)  # for dropout, where a tower has some
+            image_features = model.encode_images(batch.pixels)
+            text_features = model.encode_texts(model.tokenize(batch.texts))
+            total, terms = loss.compute(image_features, text_features, model.logit_scale, model.logit_bias)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(total).backward()
+            scaler.unscale_(optimizer)
+            grad_norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            clamp_logit_scale(module)
+            done.step += 1
+            evaluating = done.step % eval_every == 0 or done.step == steps
+            if evaluating or done.step == 1 or done.step % log_every == 0:
+                _check_finite(terms, total, done.step)
+                row = {name: float(value) for name, value in terms.items()}
+                now = time.monotonic()
+                row |= {
+                    "step": done.step,
+                    "epoch": (done.step - 1) // per_epoch + 1,
+                    "images": done.step * batch_size,
+                    "lr": rate,
+                    "loss_total": float(total.detach()),
+                    "logit_scale": float(model.logit_scale.detach()),
+                    "grad_norm": float(grad_norm),
+                    "images_per_second": round((done.step - last_logged) * batch_size / max(now - last_time, 1e-9), 1),
+                }
+                last_logged, last_time = done.step, now
+                if evaluating:
+                    module.eval()
+                    metrics = evaluate(model)
+                    row |= _val(metrics)
+                    _keep_best(done, metrics, select(metrics), model, save_checkpoint)
+                    if done.step == steps:
+                        done.metrics["last"], done.hashes["last"] = metrics, save_checkpoint(model, "last", done.step)
+                    module.train()
+                    last_time = time.monotonic()
+                log.add(**row)
+                advance(0, note=f"loss {row['loss_total']:.3f}")
+            if (evaluating or done.step % save_every == 0) and done.step < steps:
+                _check_finite(terms, total, done.step)
+                save_state(state_file, _snapshot(done, identity, module, optimizer, scaler))
+            advance(1)
+    log.close()
+    module.eval()
+    return done
+
+
+def _needs_scaler(model: Model) -> bool:
+    return model.precision == "amp" and amp_dtype(model.device) == torch.float16
+
+
+def _keep_best(done: Progressed, metrics: dict[str, float], value: float, model: Model, save_checkpoint) -> None:
+    if done.best_value is None or value > done.best_value:
+        done.best_step, done.best_value, done.metrics["best"] = done.step, value, metrics
+        done.hashes["best"] = save_checkpoint(model, "best", done.step)
+
+
+def _val(metrics: dict[str, float]) -> dict[str, float]:
+    return {f"val_{name}": value for name, value in metrics.items()}
+
+
+def _check_finite(terms: dict[str, torch.Tensor], total: torch.Tensor, step: int) -> None:
+    for name, value in [*terms.items(), ("loss_total", total)]:
+        if not torch.isfinite(value):
+            hint = "Lower --lr or --penalty-weight, or train with --precision fp32."
+            raise UserError(f"The term {name} is {float(value)} at step {step}; training stops.", hint=hint)
+
+
+def _snapshot(done: Progressed, identity: dict[str, Any], module, optimizer, scaler) -> dict[str, Any]:
+    return {
+        "identity": identity,
+        "progressed": vars(done),
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+    }
+
+
+def _restore(state: dict[str, Any], identity: dict[str, Any], module, optimizer, scaler) -> Progressed:
+    check_same_run(state["identity"], identity)
+    module.load_state_dict(state["module"])
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    return Progressed(**state["progressed"])
