@@ -1,9 +1,26 @@
 """clipib: evaluate, fine-tune and explain CLIP checkpoints.
 
-The functions behind every command live in `clipib.tasks` and print nothing:
+The function behind every command prints nothing and can be called from a notebook:
 
-    from clipib.tasks import zeroshot
-    result = zeroshot("runs/a/best", "folder:photos/test", out="runs/b")
+    import clipib
+
+    outcome = clipib.zeroshot("runs/a/best", "folder:photos/test", out="runs/b")
+    for row in outcome.rows:
+        ...
 """
 
+from __future__ import annotations
+
+import importlib
+
 __version__ = "0.1.0"
+
+_TASKS = ("finetune", "zeroshot", "retrieve", "embed", "search")
+__all__ = ["__version__", "embed", "finetune", "retrieve", "search", "zeroshot"]
+
+
+def __getattr__(name: str):
+    """Import a task when it is first asked for, so that `import clipib` alone loads no torch."""
+    if name in _TASKS:
+        return getattr(importlib.import_module(f"clipib.tasks.{name}"), name)
+    raise AttributeError(f"module 'clipib' has no attribute '{name}'")

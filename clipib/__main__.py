@@ -15,8 +15,10 @@ def main() -> None:
         import traceback
 
         traceback.print_exc()
-        print("clipib cannot start: the installation is broken. Try: python -m pip install --force-reinstall clipib",
-              file=sys.stderr)  # fmt: skip
+        print(
+            "clipib cannot start: the installation is broken. Try: python -m pip install --force-reinstall clipib",
+            file=sys.stderr,
+        )
         sys.exit(BROKEN)
     app()
 

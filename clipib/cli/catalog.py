@@ -46,10 +46,11 @@ def _datasets() -> list[dict[str, Any]]:
     from clipib.data.catalog import CATALOG
     from clipib.data.specs import DIGITWORLD_LABELS
 
-    built_in = [{"name": "digitworld", "task": "retrieval", "test images": 2000, "classes": "", "about": "built in, with a known truth"}]  # fmt: skip
+    blank = {"test images": 2000, "classes": ""}
+    built_in = [{"name": "digitworld", "task": "retrieval", **blank, "about": "built in, with a known truth"}]
     for name in DIGITWORLD_LABELS:
         about = "its scenes labelled by " + name.partition("/")[2]
-        built_in.append({"name": name, "task": "classification", "test images": 2000, "classes": "", "about": about})
+        built_in.append({"name": name, "task": "classification", **blank, "about": about})
     return built_in + [
         {
             "name": name,

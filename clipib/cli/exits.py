@@ -69,8 +69,9 @@ def _as_user_error(error: Exception) -> UserError | None:
         place = f" ('{error.filename}')" if error.filename else ""
         return UserError(f"The disk is full{place}.", hint="Free some space, or name another --out or --cache-dir.")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "alloc" in str(error)[:200]:
-        return UserError(f"Out of memory: {str(error).splitlines()[0] if str(error) else 'no details'}",
-                         hint="Lower --batch-size.")  # fmt: skip
+        return UserError(
+            f"Out of memory: {str(error).splitlines()[0] if str(error) else 'no details'}", hint="Lower --batch-size."
+        )
     if "No space left on device" in str(error):
         return UserError("The disk is full.", hint="Free some space, or name another --out or --cache-dir.")
     return None

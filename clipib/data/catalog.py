@@ -6,6 +6,8 @@ numbers can be compared. Counts: DataComp's task list and the Karpathy splits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -18,8 +20,8 @@ class Entry(NamedTuple):
 
     task: str
     about: str
-    counts: dict[str, int]
-    captions: dict[str, int] = {}
+    counts: Mapping[str, int]
+    captions: Mapping[str, int] = MappingProxyType({})
     classnames: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     main_metric: str = ""

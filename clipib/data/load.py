@@ -57,10 +57,19 @@ def load_datasets(
 
 def load_dataset(text: str, **options) -> Dataset:
     """Load the one data set that `text` names; options as for `load_datasets`."""
-    datasets = load_datasets(text, **options)
-    if len(datasets) != 1:
-        raise UserError(f"'{text}' names {len(datasets)} data sets where one is wanted.")
-    return datasets[0]
+    return load_datasets(one_spec(text), **options)[0]
+
+
+def one_spec(text: str) -> str:
+    """`text`, where it names a single data set.
+
+    Raises:
+        UserError: when it names several.
+    """
+    specs = parse_specs(text)
+    if len(specs) != 1:
+        raise UserError(f"'{text}' names {len(specs)} data sets where one is wanted.")
+    return text
 
 
 def _load(spec: Spec, role: str, need: str, data_root, name: str, columns: dict[str, str]) -> list[Dataset]:
@@ -112,8 +121,8 @@ def _as_entry(dataset: Dataset, key: str, entry: Entry) -> Dataset:
         if sorted(places) != list(range(len(entry.classnames))):
             expected = ", ".join(entry.classnames[:4])
             raise UserError(
-                f"The {len(dataset.classnames)} classes of '{key}' as read ({', '.join(dataset.classnames[:4])}, ...) are "
-                f"not its {len(entry.classnames)} classes ({expected}, ...).",
+                f"The {len(dataset.classnames)} classes of '{key}' as read ({', '.join(dataset.classnames[:4])}, ...) "
+                f"are not its {len(entry.classnames)} classes ({expected}, ...).",
                 hint="Class folders bear the class names, or their indices from 0.",
             )
         labels = np.array(places)[dataset.labels]

@@ -203,8 +203,10 @@ def _collect_images(cells: list[Any], file: Path) -> tuple[FileImages | BytesIma
     place = {p: i for i, p in enumerate(dict.fromkeys(paths))}
     if not any((file.parent / p).exists() for p in list(place)[:20]):
         first = file.parent / next(iter(place))
-        raise UserError(f"The images that '{file}' names are not there; the first would be '{first}'.",
-                        hint="Paths in the table are relative to the table's own folder.")  # fmt: skip
+        raise UserError(
+            f"The images that '{file}' names are not there; the first would be '{first}'.",
+            hint="Paths in the table are relative to the table's own folder.",
+        )
     return FileImages(file.parent, list(place)), [place[p] for p in paths]
 
 

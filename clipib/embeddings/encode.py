@@ -79,13 +79,14 @@ def embed_images(
             f"'{dataset.name}': {error.filename or 'an image'} cannot be read: {error.strerror}."
         ) from error
     rows = _Rows(image_space(model, store) if store else None, [keys[i] for i in range(len(dataset))])
-    bad: list[str] = []
+    bad: list[str] = []  # ids, equal files each under their own
     if rows.missing:
         with progress.track(f"encoding {dataset.name}", len(rows.missing)) as advance:
             try:
                 for chunk in _decoded(model, dataset, rows.missing, batch_size, workers):
                     good = [(i, pixels) for i, pixels in chunk if not isinstance(pixels, Exception)]
-                    bad += [dataset.images.ids[i] for i, pixels in chunk if isinstance(pixels, Exception)]
+                    failed = [i for i, pixels in chunk if isinstance(pixels, Exception)]
+                    bad += _ids_like(dataset, failed)
                     if len(bad) > max_bad:
                         raise _too_many_bad(dataset, bad, rows.missing, chunk[-1][0], max_bad)
                     if good:
@@ -97,7 +98,7 @@ def embed_images(
                 rows.flush()
     kept = np.array([i for i in range(len(dataset)) if rows.has(i)], dtype=np.int64)
     if bad:
-        progress.warn(f"{dataset.name}: {len(bad)} unreadable images left out: {_named(bad)}")
+        progress.warn(f"{dataset.name}: {len(bad)} images cannot be read and are left out: {_named(bad)}")
     if not len(kept):
         raise UserError(f"'{dataset.name}' has no readable image.")
     return ImageFeatures(torch.from_numpy(rows.get(kept)), kept, bad, rows.n_new)
@@ -209,21 +210,28 @@ def _finite(features: Tensor, model: Model) -> np.ndarray:
     return features.cpu().numpy()
 
 
+def _ids_like(dataset: Dataset, indices: list[int]) -> list[str]:
+    """The ids of these images and of all with the same content."""
+    keys = {dataset.keys[i] for i in indices}
+    return [dataset.images.ids[i] for i, key in enumerate(dataset.keys) if key in keys] if keys else []
+
+
 def _too_many_bad(dataset: Dataset, bad: list[str], indices: list[int], last: int, max_bad: int) -> UserError:
     """Look through the rest, for half a minute at most, so that all bad images are named at once."""
-    end = time.monotonic() + 30
-    rest = iter(indices[indices.index(last) + 1 :])
+    end, failed, rest = time.monotonic() + 30, [], iter(indices[indices.index(last) + 1 :])
+    complete = True
     for i in rest:
-        if time.monotonic() > end:
-            break
         try:
             dataset.images.open(i)
         except OSError:
-            bad.append(dataset.images.ids[i])
-    looked = len(indices) - sum(1 for _ in rest)
-    allowed = f"at most {max_bad} allowed" if max_bad else "none allowed"
+            failed.append(i)
+        if time.monotonic() > end:
+            complete = False
+            break
+    bad = bad + _ids_like(dataset, failed)
+    among = f"of {len(dataset):,} images" if complete else "images among those looked at so far"
     return UserError(
-        f"'{dataset.name}' has {len(bad)} unreadable images among {looked:,} looked at ({allowed}): {_named(bad)}.",
+        f"'{dataset.name}': {len(bad)} {among} cannot be read ({max_bad} allowed): {_named(bad)}.",
         hint=f"Mend or remove them, or leave them out with --max-bad {len(bad)}.",
     )
 

@@ -1,4 +1,4 @@
-"""The table of losses. A loss is contrast(similarity(images, texts)) + weight * penalty; a row names the three parts."""
+"""The table of losses: contrast(similarity(images, texts)) + weight * penalty; a row names the three parts."""
 
 from __future__ import annotations
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
@@ -35,7 +37,7 @@ class Source(NamedTuple):
     weights: str | None = None
     quick_gelu: bool | None = None
     folder: Path | None = None
-    record: dict[str, Any] = {}
+    record: Mapping[str, Any] = MappingProxyType({})
 
     def describe(self) -> str:
         """One phrase for the plan line: architecture, weights, activation."""
@@ -194,7 +196,7 @@ def require_hub(what: str, *, repo: str, file: str) -> None:
 
     if isinstance(try_to_load_from_cache(repo, file), str):
         return
-    if constants.HF_HUB_OFFLINE:
+    if any(os.environ.get(v, "0") not in ("", "0") for v in ("CLIPIB_OFFLINE", "HF_HUB_OFFLINE")):
         raise UserError(f"Offline: {what} is not in the local cache ({repo}, {file}).", hint=WORKS_OFFLINE)
     if any(os.environ.get(v) for v in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
         return

@@ -105,7 +105,7 @@ def _count_ahead(queries: _Queries, items: Tensor, scores: Tensor, foreign: Tens
 
 
 def _best_own_text(own: Tensor, image_of_text: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """For each image the score of its best own text (n,) float64 and that text's index (n,), the lowest among equals."""
+    """For each image its best own text's score (n,) float64 and index (n,), the lowest among equals."""
     best = torch.full((n,), -torch.inf, dtype=torch.float64).scatter_reduce(0, image_of_text, own, "amax")
     if torch.isinf(best).any():
         raise ValueError(f"image {int(torch.isinf(best).nonzero()[0])} has no text")

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipib.data.load import load_dataset
+from clipib.data.load import one_spec
 from clipib.data.prompts import class_prompts
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
 from clipib.models.load import load_model
-from clipib.models.sources import check_weights, resolve_model
 from clipib.progress import SILENT, Progress
-from clipib.tasks.prepare import check_disk, check_first_image, describe_model, warn_of_random_weights
+from clipib.tasks.prepare import plan_evaluation
 from clipib.tasks.results import ResultsFolder, write_atomically
 
 
@@ -59,17 +58,24 @@ def embed(
     Raises:
         UserError: for everything that the user can mend.
     """
-    source = resolve_model(model, pretrained)
-    check_weights(source)
-    dataset = load_dataset(data, data_root=data_root, name=name, columns=columns)
-    if limit:
-        dataset = dataset.sample(limit, seed=seed)
-    progress.say(f"embed: {describe_model(source)}, {precision}; {len(dataset):,} images of {dataset.name}")
-    warn_of_random_weights(source, progress)
-    out = Path(out)
-    check_disk(out, 4_096 * len(dataset), "the export")
+    out, store = Path(out), Store(cache_dir)
+    source, (dataset,) = plan_evaluation(
+        "embed",
+        model,
+        one_spec(data),
+        pretrained=pretrained,
+        need="",
+        out=out,
+        store=store,
+        name=name,
+        data_root=data_root,
+        columns=columns,
+        limit=limit,
+        seed=seed,
+        dry_run=dry_run,
+        progress=progress,
+    )
     if dry_run:
-        check_first_image(dataset)
         return []
     import pandas as pd
 
@@ -77,7 +83,6 @@ def embed(
     with ResultsFolder(out, command="embed", settings=settings, fresh=fresh):
         progress.say(f"loading {source.name}")
         loaded = load_model(source, device=device, precision=precision, seed=seed)
-        store = Store(cache_dir)
         images = embed_images(
             loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
         )

@@ -250,7 +250,7 @@ def _load_parts(
 
 
 def _hold_out(dataset: Dataset, seed: int, seen: Seen | None, progress: Progress) -> Parts:
-    """A seeded, class-balanced tenth for validation, of images that the checkpoint has not been trained on if it can."""
+    """A seeded, class-balanced tenth for validation, where possible of images new to the checkpoint."""
     wanted = max(1, round(HELD_OUT * len(dataset)))
     unseen = np.arange(len(dataset))
     if seen is not None:

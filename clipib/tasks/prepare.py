@@ -10,12 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipib.data.dataset import Dataset
+from clipib.data.load import load_datasets
+from clipib.embeddings.store import Store
 from clipib.errors import UserError
 from clipib.models.checkpoint import load_seen, short_keys
 from clipib.models.model import RANDOM_WEIGHTS, Model
-from clipib.models.sources import DEFAULT_MODEL, Source
+from clipib.models.sources import DEFAULT_MODEL, Source, check_weights, resolve_model
 from clipib.progress import Progress
 from clipib.tasks.results import Row
+
+RESULT_BYTES, FEATURE_BYTES = 1_000, 4_096  # what one item takes on disk, roughly
 
 
 class Outcome(NamedTuple):
@@ -67,17 +71,76 @@ class RunContext:
         )
 
 
+class Planned(NamedTuple):
+    """A checked evaluation: where the model comes from, and what it is to be evaluated on."""
+
+    source: Source
+    datasets: list[Dataset]
+
+
+def plan_evaluation(
+    command: str,
+    model: str,
+    datasets: str | list[str],
+    *,
+    pretrained: str | None,
+    need: str,
+    out: Path,
+    store: Store,
+    name: str = "",
+    data_root: str | Path | None = None,
+    columns: dict[str, str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+    progress: Progress,
+) -> Planned:
+    """Resolve the model, load the data, say what will be done, check the disks; a dry run also reads first images.
+
+    Args:
+        need: "label" or "caption" where the task cannot do without, or "".
+
+    Raises:
+        UserError: for whatever is missing or does not fit.
+    """
+    source = resolve_model(model, pretrained)
+    check_weights(source)
+    loaded = load_datasets(datasets, need=need, data_root=data_root, name=name, columns=columns)
+    if limit:
+        loaded = [d.sample(limit, seed=seed) for d in loaded]
+    n_images = sum(map(len, loaded))
+    n_texts = sum(len(d.classnames) * len(d.templates) if need == "label" else len(d.captions or ()) for d in loaded)
+    progress.say(
+        f"{command}: {describe_model(source)}; {len(loaded)} data set{'s' * (len(loaded) > 1)}, {n_images:,} images, "
+        f"{n_texts:,} {'prompts' if need == 'label' else 'captions'}"
+    )
+    if source.pretrained == RANDOM_WEIGHTS:
+        progress.warn(f"{source.name} has random weights, as asked for: its numbers are those of chance.")
+    for dataset in loaded:
+        for note in dataset.notes:
+            progress.say(f"{dataset.name}: {note}")
+    check_disk(out, RESULT_BYTES * (n_images + n_texts), "the result")
+    check_disk(store.root, FEATURE_BYTES * (n_images + n_texts), "the embedding store")
+    if dry_run:
+        for dataset in loaded:
+            check_first_image(dataset)
+    return Planned(source, loaded)
+
+
+def say_encoded(images: int, texts: int, progress: Progress) -> None:
+    """What of a run's features was new."""
+    if images or texts:
+        progress.say(f"encoded {images:,} images and {texts:,} texts; the rest came from the store")
+    else:
+        progress.say("nothing was encoded: everything came from the store")
+
+
 def describe_model(source: Source) -> str:
     """The model as the plan line names it."""
     text = source.describe()
     if source.name == DEFAULT_MODEL and source.pretrained == "openai":
         return text.replace("(openai", "(the default; openai", 1)
     return text
-
-
-def warn_of_random_weights(source: Source, progress: Progress) -> None:
-    if source.pretrained == RANDOM_WEIGHTS:
-        progress.warn(f"{source.name} has random weights, as asked for: its numbers are those of chance.")
 
 
 def check_overlap(model: Model, dataset: Dataset, *, allow: bool, progress: Progress) -> dict[str, str]:

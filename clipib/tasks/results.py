@@ -68,7 +68,19 @@ class Row:
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
-NOT_IN_KEY = {"model", "pretrained", "loss", "value", "ci_low", "ci_high", "n", "n_bad", "n_ties", "device", "clipib_version"}  # fmt: skip
+NOT_IN_KEY = {
+    "model",
+    "pretrained",
+    "loss",
+    "device",
+    "clipib_version",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n",
+    "n_bad",
+    "n_ties",
+}
 SCOPE = tuple(c for c in COLUMNS if c not in NOT_IN_KEY | {"metric", "params", "is_main"})
 
 
@@ -101,8 +113,10 @@ def read_rows(path: str | Path) -> list[Row]:
         with Path(path).open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise UserError(f"'{path}' does not have the columns of clipib {__version__}.",
-                                hint="Name another --out, or start over with --fresh.")  # fmt: skip
+                raise UserError(
+                    f"'{path}' does not have the columns of clipib {__version__}.",
+                    hint="Name another --out, or start over with --fresh.",
+                )
             return [_row(cells) for cells in reader]
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' cannot be read: {error}.", hint="Start over with --fresh.") from error

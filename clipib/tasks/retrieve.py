@@ -9,26 +9,16 @@ import numpy as np
 import torch
 
 from clipib.data.dataset import Dataset
-from clipib.data.load import load_datasets
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
 from clipib.metrics.retrieval import recall_at_k
 from clipib.metrics.statistics import wilson_interval
 from clipib.models.load import load_model
-from clipib.models.sources import check_weights, resolve_model
 from clipib.progress import SILENT, Progress
 from clipib.scoring.tiles import Ranks, retrieval_ranks
 from clipib.tasks.known_truth import true_pmi_recall
-from clipib.tasks.prepare import (
-    Outcome,
-    RunContext,
-    check_disk,
-    check_first_image,
-    check_overlap,
-    describe_model,
-    warn_of_random_weights,
-)
+from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params
 
 PROTOCOL = "strict"
@@ -74,39 +64,35 @@ def retrieve(
     Raises:
         UserError: for everything that the user can mend.
     """
-    source = resolve_model(model, pretrained)
-    check_weights(source)
-    loaded = load_datasets(datasets, need="caption", data_root=data_root, name=name, columns=columns)
-    loaded = [d.sample(limit, seed=seed) if limit else d for d in loaded]
-    n_images, n_texts = sum(map(len, loaded)), sum(len(d.captions) for d in loaded)
-    progress.say(f"retrieve: {describe_model(source)}, {precision}; {n_images:,} images, {n_texts:,} captions")
-    warn_of_random_weights(source, progress)
-    for dataset in loaded:
-        for note in dataset.notes:
-            progress.say(f"{dataset.name}: {note}")
-    check_disk(Path(out), 1_000 * (n_images + n_texts) + 100_000, "the result")
-    store = Store(cache_dir)
-    check_disk(store.root, 4_096 * (n_images + n_texts), "the embedding store")
+    out, store = Path(out), Store(cache_dir)
     if not recall_k or min(recall_k) < 1:
         raise UserError(f"Recall at {recall_k} is not defined.", hint="Give whole numbers from 1: --recall-k 1,5,10.")
+    source, planned = plan_evaluation(
+        "retrieve",
+        model,
+        datasets,
+        pretrained=pretrained,
+        need="caption",
+        out=out,
+        store=store,
+        name=name,
+        data_root=data_root,
+        columns=columns,
+        limit=limit,
+        seed=seed,
+        dry_run=dry_run,
+        progress=progress,
+    )
     if dry_run:
-        for dataset in loaded:
-            check_first_image(dataset)
-        return Outcome([], Path(out))
-    settings = settings or {
-        "model": model,
-        "pretrained": pretrained,
-        "datasets": datasets,
-        "seed": seed,
-        "limit": limit,
-    }
+        return Outcome([], out)
+    settings = settings or {"model": model, "pretrained": pretrained, "datasets": datasets, "seed": seed}
     rows: list[Row] = []
     images_encoded = texts_encoded = 0
     with ResultsFolder(out, command="retrieve", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
         loaded_model = load_model(source, device=device, precision=precision, seed=seed)
         run = RunContext("retrieve", loaded_model, PROTOCOL, seed, limit)
-        for dataset in loaded:
+        for dataset in planned:
             overlap = check_overlap(loaded_model, dataset, allow=allow_overlap, progress=progress)
             asked = [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in recall_k]
             if kept := folder.kept(run.row(dataset), asked):
@@ -130,8 +116,8 @@ def retrieve(
             found = _rows(run, dataset, read, ranks, recall_k, len(images.bad), overlap)
             folder.add(found, _samples(read, ranks))
             rows += found
-    progress.say(f"encoded {images_encoded:,} images and {texts_encoded:,} texts; the rest came from the store")
-    return Outcome(rows, Path(out), images_encoded, texts_encoded)
+    say_encoded(images_encoded, texts_encoded, progress)
+    return Outcome(rows, out, images_encoded, texts_encoded)
 
 
 def _rows(

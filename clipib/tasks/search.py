@@ -8,15 +8,14 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from clipib.data.images import Images
-from clipib.data.load import load_dataset
+from clipib.data.load import one_spec
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.index import build_index, search_index
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
 from clipib.models.load import load_model
-from clipib.models.sources import check_weights, resolve_model
 from clipib.progress import SILENT, Progress
-from clipib.tasks.prepare import check_first_image, describe_model, warn_of_random_weights
+from clipib.tasks.prepare import plan_evaluation
 
 THUMBNAIL, MARGIN, LABEL = 160, 8, 16  # px
 ACROSS = 5
@@ -67,19 +66,27 @@ def search(
         raise UserError(f"--top {top} is not a number of images.")
     if save and Path(save).suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"'{save}' is no picture file.", hint="End its name in .png or .jpg.")
-    source = resolve_model(model, pretrained)
-    check_weights(source)
-    dataset = load_dataset(data, data_root=data_root, name=name, columns=columns)
-    if limit:
-        dataset = dataset.sample(limit, seed=seed)
-    progress.say(f"search: {describe_model(source)}, {precision}; {len(dataset):,} images of {dataset.name}")
-    warn_of_random_weights(source, progress)
+    store = Store(cache_dir)
+    source, (dataset,) = plan_evaluation(
+        "search",
+        model,
+        one_spec(data),
+        pretrained=pretrained,
+        need="",
+        out=Path(save).parent if save else Path(),
+        store=store,
+        name=name,
+        data_root=data_root,
+        columns=columns,
+        limit=limit,
+        seed=seed,
+        dry_run=dry_run,
+        progress=progress,
+    )
     if dry_run:
-        check_first_image(dataset)
         return []
     progress.say(f"loading {source.name}")
     loaded = load_model(source, device=device, precision=precision, seed=seed)
-    store = Store(cache_dir)
     images = embed_images(
         loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
     )

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from clipib.data.dataset import Dataset
-from clipib.data.load import load_datasets
 from clipib.data.prompts import class_prompts, prompts_sha256, read_templates
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
@@ -19,18 +18,9 @@ from clipib.metrics.classification import Predictions, accuracy_at_k, mean_per_c
 from clipib.metrics.statistics import wilson_interval
 from clipib.models.load import load_model
 from clipib.models.model import Model
-from clipib.models.sources import check_weights, resolve_model
 from clipib.progress import SILENT, Progress
 from clipib.tasks.known_truth import bayes_ceiling, is_grey
-from clipib.tasks.prepare import (
-    Outcome,
-    RunContext,
-    check_disk,
-    check_first_image,
-    check_overlap,
-    describe_model,
-    warn_of_random_weights,
-)
+from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params
 
 PROTOCOL = "strict"
@@ -81,41 +71,35 @@ def zeroshot(
     Raises:
         UserError: for everything that the user can mend.
     """
-    source = resolve_model(model, pretrained)
-    check_weights(source)
-    loaded = load_datasets(datasets, need="label", data_root=data_root, name=name, columns=columns)
+    out, store = Path(out), Store(cache_dir)
     own_templates = read_templates(templates) if templates else None
-    loaded = [_ready(d, own_templates, limit, seed) for d in loaded]
-    n_images, n_prompts = sum(map(len, loaded)), sum(len(d.classnames) * len(d.templates) for d in loaded)
-    progress.say(
-        f"zeroshot: {describe_model(source)}, {precision}; {_count(len(loaded), 'data set')}, {n_images:,} images, "
-        f"{n_prompts:,} prompts"
+    source, planned = plan_evaluation(
+        "zeroshot",
+        model,
+        datasets,
+        pretrained=pretrained,
+        need="label",
+        out=out,
+        store=store,
+        name=name,
+        data_root=data_root,
+        columns=columns,
+        limit=limit,
+        seed=seed,
+        dry_run=dry_run,
+        progress=progress,
     )
-    warn_of_random_weights(source, progress)
-    for dataset in loaded:
-        for note in dataset.notes:
-            progress.say(f"{dataset.name}: {note}")
-    check_disk(Path(out), 1_000 * n_images + 100_000, "the result")
-    store = Store(cache_dir)
-    check_disk(store.root, 4_096 * (n_images + n_prompts), "the embedding store")
+    planned = [_with_templates(d, own_templates) for d in planned]
     if dry_run:
-        for dataset in loaded:
-            check_first_image(dataset)
-        return Outcome([], Path(out))
-    settings = settings or {
-        "model": model,
-        "pretrained": pretrained,
-        "datasets": datasets,
-        "seed": seed,
-        "limit": limit,
-    }
+        return Outcome([], out)
+    settings = settings or {"model": model, "pretrained": pretrained, "datasets": datasets, "seed": seed}
     rows: list[Row] = []
     images_encoded = texts_encoded = 0
     with ResultsFolder(out, command="zeroshot", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
         loaded_model = load_model(source, device=device, precision=precision, seed=seed)
         run = RunContext("zeroshot", loaded_model, PROTOCOL, seed, limit)
-        for dataset in loaded:
+        for dataset in planned:
             overlap = check_overlap(loaded_model, dataset, allow=allow_overlap, progress=progress)
             prompts = prompts_sha256(dataset.classnames, dataset.templates)
             asked = ["acc1", "mean_per_class_recall"]
@@ -142,8 +126,8 @@ def zeroshot(
             found = _rows(run, dataset, read, predictions, prompts, len(images.bad), overlap)
             folder.add(found, _samples(read, predictions))
             rows += found
-    progress.say(f"encoded {images_encoded:,} images and {texts_encoded:,} texts; the rest came from the store")
-    return Outcome(rows, Path(out), images_encoded, texts_encoded)
+    say_encoded(images_encoded, texts_encoded, progress)
+    return Outcome(rows, out, images_encoded, texts_encoded)
 
 
 def build_classifier(
@@ -171,12 +155,10 @@ def class_logits(features: torch.Tensor, classifier: torch.Tensor, model: Model)
         ).numpy()
 
 
-def _ready(dataset: Dataset, templates: tuple[str, ...] | None, limit: int | None, seed: int) -> Dataset:
-    if templates:
-        dataset = replace(dataset, templates=templates)
+def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:
     if len(dataset.classnames) < 2:
         raise UserError(f"'{dataset.name}' has {len(dataset.classnames)} class; classification needs two.")
-    return dataset.sample(limit, seed=seed) if limit else dataset
+    return replace(dataset, templates=templates) if templates else dataset
 
 
 def _rows(
@@ -238,7 +220,3 @@ def _samples(read: Dataset, predictions: Predictions) -> dict[str, Any]:
         "confidence": predictions.confidence,
         "top5": [row.tolist() for row in predictions.top5],
     }
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")

@@ -46,5 +46,7 @@ def check_same_run(saved: dict[str, Any], now: dict[str, Any]) -> None:
     different = [k for k in now if saved.get(k) != now[k]]
     if different:
         shown = "; ".join(f"{k}: {saved.get(k)} before, {now[k]} now" for k in different[:4])
-        raise UserError(f"The unfinished run had other settings ({shown}).",
-                        hint="Resume with the same settings, or start over with --fresh.")  # fmt: skip
+        raise UserError(
+            f"The unfinished run had other settings ({shown}).",
+            hint="Resume with the same settings, or start over with --fresh.",
+        )

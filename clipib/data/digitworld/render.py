@@ -27,13 +27,13 @@ PALETTE = np.array(
         (55, 95, 240),  # blue
         (150, 60, 235),  # purple
         (245, 110, 190),  # pink
-        (150, 150, 150),  # grey
+        (165, 165, 165),  # grey
     ]
 )
 TINTS = np.array([(16, 16, 16), (38, 16, 16), (16, 38, 16), (16, 16, 38), (38, 38, 16), (38, 16, 38)])
 # Light that always falls on the four quadrants, yellow in the south and blue in the east. It says nothing by itself,
 # but on an even ground a small model does not find out within minutes that it matters where an object lies.
-LIGHT = np.array([(0, 0, 0), (0, 0, 48), (48, 48, 0), (48, 48, 48)])
+LIGHT = np.array([(0, 0, 0), (0, 0, 56), (56, 56, 0), (56, 56, 56)])
 GROUND = TINTS[:, None] + LIGHT  # (6, 4, 3)
 
 # No 8-bit channel moves by more. Below half the smallest distance between pictures that show different things (22, the

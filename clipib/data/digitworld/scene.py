@@ -74,10 +74,10 @@ PRIOR = {
 GREY_PROBABILITY = 0.15  # an object is washed out to grey, whatever its colour
 TINT_PRIOR = np.array([0.25, 0.21, 0.17, 0.15, 0.12, 0.10])  # background
 
-MENTION_PROBABILITY = {"digit": 0.90, "color": 0.75, "place": 0.60}
-WRONG_PROBABILITY = {"digit": 0.04, "color": 0.05, "place": 0.06}  # of a mentioned value; spread evenly over the others
+MENTION_PROBABILITY = {"digit": 0.93, "color": 0.70, "place": 0.65}
+WRONG_PROBABILITY = {"digit": 0.03, "color": 0.04, "place": 0.05}  # of a mentioned value; spread evenly over the others
 SYNONYM_PRIOR = {
-    "digit": np.array([0.75, 0.25]),
+    "digit": np.array([0.85, 0.15]),
     "color": np.array([0.60, 0.25, 0.15]),
     "place": np.array([0.70, 0.30]),
 }

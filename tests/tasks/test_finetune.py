@@ -1,0 +1,134 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from clipib import finetune
+from clipib.errors import UserError
+from clipib.models.checkpoint import load_seen, short_keys
+from clipib.models.load import load_model
+
+QUICK = {"pretrained": "none", "batch_size": 4, "steps": 6, "lr": 1e-3, "eval_every": 3}
+
+
+def metrics(out):
+    return list(csv.DictReader((out / "metrics.csv").open()))
+
+
+def test_the_loss_falls_and_every_term_is_logged(trained):
+    rows = metrics(trained)
+    losses = [float(r["loss_total"]) for r in rows if r["loss_total"]]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert rows[0]["step"] == "0" and rows[-1]["step"] == "200"
+    assert all(r["loss_contrast_nats"] and r["lr"] and r["logit_scale"] for r in rows[1:])
+
+
+def test_rows_tell_start_best_and_last(photo_folder, tmp_path):
+    outcome = finetune("tiny", f"folder:{photo_folder}", loss="cibr", out=tmp_path / "f", **QUICK)
+    stages = {r.params: r for r in outcome.rows if r.metric == "acc1"}
+    assert list(stages) == ["stage=start", "stage=best", "stage=last"]
+    assert stages["stage=best"].loss == "cibr" and stages["stage=start"].loss == ""
+    best = load_model(str(tmp_path / "f" / "best"))
+    assert best.fingerprint == stages["stage=best"].checkpoint_sha256
+    assert all(r["loss_penalty_nats"] for r in metrics(tmp_path / "f")[1:])
+
+
+def test_what_a_run_saw_is_recorded_and_held_out_images_are_new(photo_folder, tmp_path):
+    from clipib.data.load import load_dataset
+
+    finetune("tiny", f"folder:{photo_folder}", out=tmp_path / "f", **QUICK)
+    seen = load_seen(tmp_path / "f" / "best")
+    everything = short_keys(load_dataset(f"folder:{photo_folder}", role="train").keys)
+    assert not set(seen.train) & set(seen.val)
+    assert set(seen.train) | set(seen.val) == set(everything)
+
+
+def test_fine_tuning_again_remembers_the_first_run(photo_folder, tmp_path):
+    finetune("tiny", f"folder:{photo_folder}", out=tmp_path / "a", **QUICK)
+    again = {**QUICK, "pretrained": None}
+    finetune(str(tmp_path / "a" / "last"), "digitworld:n=40", out=tmp_path / "b", **again)
+    assert set(load_seen(tmp_path / "a" / "last").train) < set(load_seen(tmp_path / "b" / "last").train)
+
+
+def test_train_and_validation_that_share_an_image_are_refused(photo_folder, tmp_path):
+    (photo_folder / "test" / "blue_dot" / "copy.png").write_bytes((photo_folder / "train/blue_dot/0.png").read_bytes())
+    with pytest.raises(UserError, match=r"1 images are in both.*blue_dot/copy.png"):
+        finetune("tiny", f"folder:{photo_folder}", val_data=f"folder:{photo_folder}/test", out=tmp_path / "f", **QUICK)
+    assert not (tmp_path / "f").exists()
+
+
+def test_the_batch_is_cut_to_the_data(photo_folder, tmp_path):
+    options = {**QUICK, "batch_size": 500, "steps": None, "epochs": 2}
+    finetune("tiny", f"folder:{photo_folder}", out=tmp_path / "f", **options)
+    assert metrics(tmp_path / "f")[-1]["images"] == "22"  # 12 images, one held out, two epochs
+
+
+def test_a_finished_run_is_kept_and_other_settings_are_refused(photo_folder, tmp_path):
+    data, out = f"folder:{photo_folder}", tmp_path / "f"
+    first = finetune("tiny", data, out=out, settings={"lr": 1}, **QUICK)
+    assert finetune("tiny", data, out=out, settings={"lr": 1}, **QUICK).rows == first.rows
+    with pytest.raises(UserError, match="finished run with other settings"):
+        finetune("tiny", data, out=out, settings={"lr": 2}, **QUICK)
+    finetune("tiny", data, out=out, settings={"lr": 2}, fresh=True, **QUICK)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_name_of_the_term(photo_folder, tmp_path):
+    with pytest.raises(UserError, match="loss_penalty_nats|loss_contrast_nats"):
+        finetune(
+            "tiny", f"folder:{photo_folder}", loss="cibr", out=tmp_path / "f", **{**QUICK, "lr": 1e30, "warmup": 0}
+        )
+
+
+def run(out, *more):
+    command = [sys.executable, "-m", "clipib", "finetune", "--model", "tiny", "--pretrained", "none"]
+    command += ["--train", "digitworld:n=600", "--loss", "cibr", "--batch-size", "16", "--steps", "60"]
+    command += ["--eval-every", "50", "--save-every", "10", "--out", str(out), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_resumes_from_the_last_saved_step_to_the_same_weights(tmp_path):
+    whole = run(tmp_path / "whole")
+    assert whole.wait(timeout=240) == 0, whole.stderr.read()
+    killed = run(tmp_path / "killed")
+    end = time.monotonic() + 120
+    while not (tmp_path / "killed" / "training_state.pt").exists() and killed.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    plain = run(tmp_path / "killed")
+    assert plain.wait(timeout=120) == 2
+    message = plain.stderr.read()
+    assert "--resume" in message and "--fresh" in message and "Traceback" not in message
+    resumed = run(tmp_path / "killed", "--resume")
+    assert resumed.wait(timeout=240) == 0
+    said = resumed.stderr.read()
+    assert "resuming after step" in said and "resuming after step 0 " not in said
+    steps = [r["step"] for r in metrics(tmp_path / "killed")]
+    assert steps == [str(s) for s in range(61)]  # no step twice, none missing
+    shas = [
+        json.loads((tmp_path / d / "last" / "clipib.json").read_text())["weights_sha256"] for d in ("whole", "killed")
+    ]
+    assert shas[0] == shas[1]
+    assert not (tmp_path / "killed" / "training_state.pt").exists()
+
+
+def test_resuming_with_other_settings_names_them(photo_folder, tmp_path, monkeypatch):
+    import clipib.training.loop as loop
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    data, out = f"folder:{photo_folder}", tmp_path / "f"
+    save = loop.save_state
+    monkeypatch.setattr(loop, "save_state", lambda *a: (save(*a), stop()))
+    with pytest.raises(KeyboardInterrupt):
+        finetune("tiny", data, out=out, **QUICK)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"lr: 0.001 before, 0.002 now"):
+        finetune("tiny", data, out=out, resume=True, **{**QUICK, "lr": 2e-3})
+    assert finetune("tiny", data, out=out, resume=True, **QUICK).rows
