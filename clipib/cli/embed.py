@@ -53,27 +53,7 @@ def embed(
     progress = make_progress()
     from clipib.tasks.embed import embed as run
 
-    exported = run(
-        model,
-        data,
-        pretrained=pretrained,
-        out=out,
-        name=name,
-        data_root=data_root,
-        columns=o.data_columns(image_column, caption_column, label_column, separator),
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers,
-        limit=limit,
-        seed=seed,
-        max_bad=max_bad,
-        cache_dir=cache_dir,
-        fresh=fresh,
-        dry_run=dry_run,
-        settings=o.recorded(ctx),
-        progress=progress,
-    )
+    exported = run(**o.task_options(ctx), progress=progress)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
         return

@@ -93,38 +93,7 @@ def finetune(
     progress = make_progress()
     from clipib.tasks.finetune import finetune as run
 
-    outcome = run(
-        model,
-        train,
-        pretrained=pretrained,
-        val_data=val,
-        loss=loss,
-        penalty_weight=penalty_weight,
-        out=out,
-        epochs=epochs,
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        clip_norm=clip_norm,
-        eval_every=eval_every,
-        save_every=save_every,
-        name=name,
-        data_root=data_root,
-        columns=o.data_columns(image_column, caption_column, label_column, separator),
-        device=device,
-        precision=precision,
-        workers=workers,
-        limit=limit,
-        seed=seed,
-        allow_overlap=allow_overlap,
-        fresh=fresh,
-        resume=resume,
-        dry_run=dry_run,
-        settings=o.recorded(ctx),
-        progress=progress,
-    )
+    outcome = run(**o.task_options(ctx), progress=progress)
     if dry_run:
         progress.say("dry run: nothing was trained or written")
         return

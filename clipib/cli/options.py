@@ -40,9 +40,11 @@ def recorded(ctx: typer.Context) -> dict[str, Any]:
     return {k: v for k, v in ctx.params.items() if k not in NOT_RECORDED}
 
 
-def data_columns(image_column: str, caption_column: str, label_column: str, separator: str) -> dict[str, str]:
-    columns = {"image_column": image_column, "caption_column": caption_column, "label_column": label_column}
-    return {**columns, "separator": separator}
+def task_options(ctx: typer.Context) -> dict[str, Any]:
+    """The options of a command as the arguments of its task, which bear the same names."""
+    options = {k: v for k, v in ctx.params.items() if k not in ("config", "format_", "offline")}
+    columns = {k: options.pop(k) for k in ("image_column", "caption_column", "label_column", "separator")}
+    return {**options, "columns": columns, "settings": recorded(ctx)}
 
 
 def _offline(value: bool) -> bool:

@@ -131,7 +131,9 @@ def _by_data_set(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]
         pretrained = "" if row.command == "finetune" else row.pretrained
         groups.setdefault((row.model, pretrained, row.dataset, row.split), []).append(row)
     for (model, pretrained, dataset, split), group in groups.items():
-        title = f"{dataset}{f' ({split})' * bool(split)}, {model}{f' ({pretrained})' * bool(pretrained)}"
+        title = (
+            f"{dataset}{f' ({split})' * (not dataset.endswith(split))}, {model}{f' ({pretrained})' * bool(pretrained)}"
+        )
         if group[0].limit:
             title += f", PARTIAL: a sample of {group[0].limit:,}"
         staged = any("stage=" in r.params for r in group)

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def retrieve(
     ctx: typer.Context,
-    split: Annotated[
+    datasets: Annotated[
         list[str],
         typer.Option(
             "--split",
@@ -60,32 +60,9 @@ def retrieve(
 ) -> None:
     """Rank images for captions and captions for images: recall at k both ways."""
     progress = make_progress()
-    ks = o.whole_numbers("--recall-k", recall_k)
     from clipib.tasks.retrieve import retrieve as run
 
-    outcome = run(
-        model,
-        split,
-        pretrained=pretrained,
-        out=out,
-        recall_k=ks,
-        name=name,
-        data_root=data_root,
-        columns=o.data_columns(image_column, caption_column, label_column, separator),
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers,
-        limit=limit,
-        seed=seed,
-        max_bad=max_bad,
-        allow_overlap=allow_overlap,
-        cache_dir=cache_dir,
-        fresh=fresh,
-        dry_run=dry_run,
-        settings=o.recorded(ctx),
-        progress=progress,
-    )
+    outcome = run(**o.task_options(ctx) | {"recall_k": o.whole_numbers("--recall-k", recall_k)}, progress=progress)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
         return

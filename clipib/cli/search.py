@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def search(
+    ctx: typer.Context,
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
     data: Annotated[
         str, typer.Option("--data", "-d", help="folder:PATH, csv:PATH, digitworld, a name.", rich_help_panel=o.DATA)
@@ -54,27 +55,7 @@ def search(
     progress = make_progress()
     from clipib.tasks.search import search as run
 
-    hits = run(
-        query,
-        model,
-        data,
-        pretrained=pretrained,
-        top=top,
-        save=save,
-        name=name,
-        data_root=data_root,
-        columns=o.data_columns(image_column, caption_column, label_column, separator),
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers,
-        limit=limit,
-        seed=seed,
-        max_bad=max_bad,
-        cache_dir=cache_dir,
-        dry_run=dry_run,
-        progress=progress,
-    )
+    hits = run(**o.task_options(ctx), progress=progress)
     if dry_run:
         progress.say("dry run: nothing was encoded")
         return

@@ -63,29 +63,7 @@ def zeroshot(
     progress = make_progress()
     from clipib.tasks.zeroshot import zeroshot as run
 
-    outcome = run(
-        model,
-        datasets,
-        pretrained=pretrained,
-        out=out,
-        templates=templates,
-        name=name,
-        data_root=data_root,
-        columns=o.data_columns(image_column, caption_column, label_column, separator),
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers,
-        limit=limit,
-        seed=seed,
-        max_bad=max_bad,
-        allow_overlap=allow_overlap,
-        cache_dir=cache_dir,
-        fresh=fresh,
-        dry_run=dry_run,
-        settings=o.recorded(ctx),
-        progress=progress,
-    )
+    outcome = run(**o.task_options(ctx), progress=progress)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
         return

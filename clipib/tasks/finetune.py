@@ -28,7 +28,7 @@ from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_im
 from clipib.tasks.results import JSON_FILE, ResultsFolder, Row, join_params
 from clipib.tasks.zeroshot import build_classifier, class_logits
 from clipib.training.batches import steps_per_epoch
-from clipib.training.loop import Progressed, train
+from clipib.training.loop import Progressed, fit
 from clipib.training.state import STATE_FILE
 
 HELD_OUT = 0.1  # share of the training images that choose the checkpoint, without --val
@@ -48,10 +48,10 @@ class Parts(NamedTuple):
 
 def finetune(
     model: str = "ViT-B-32",
-    train_data: str = "flickr30k",
+    train: str = "flickr30k",
     *,
     pretrained: str | None = None,
-    val_data: str | None = None,
+    val: str | None = None,
     loss: str = "clip",
     penalty_weight: float | None = None,
     out: str | Path = "runs/finetune",
@@ -82,12 +82,12 @@ def finetune(
     """Fine-tune, choosing the best checkpoint on validation data that is never a test set.
 
     Writes `best/` and `last/` (checkpoint folders that open_clip opens too), `metrics.csv` and `results.csv`. Images
-    with captions train on those, class folders on their class prompts. Without `val_data`, a tenth of the training
+    with captions train on those, class folders on their class prompts. Without `val`, a tenth of the training
     images is held out by the seed.
 
     Args:
-        train_data: a data specification; its split is train unless one is written.
-        val_data: a data specification; its split is val unless one is written.
+        train: a data specification; its split is train unless one is written.
+        val: a data specification; its split is val unless one is written.
         loss: a row of `clipib.losses.LOSSES`. penalty_weight: overrides that row's.
         epochs: passes over the training images; `steps`, where given, goes before.
         batch_size: pairs a step; cut to the number of training images.
@@ -109,9 +109,7 @@ def finetune(
     source = resolve_model(model, pretrained)
     check_weights(source)
     seen_before = load_seen(source.folder) if source.folder else None
-    parts = _load_parts(
-        train_data, val_data, name, data_root, columns, limit, seed, seen_before, allow_overlap, progress
-    )
+    parts = _load_parts(train, val, name, data_root, columns, limit, seed, seen_before, allow_overlap, progress)
     if len(parts.train) < 2:
         raise UserError(f"'{parts.train.name}' has {len(parts.train)} training images; contrast needs two.")
     if batch_size > len(parts.train):
@@ -128,7 +126,7 @@ def finetune(
         f"finetune: {describe_model(source)}, loss {loss}; {len(parts.train):,} training and {len(parts.val):,} "
         f"validation images of {parts.train.name}; {steps:,} steps of {batch_size} pairs, peak rate {lr:g}"
     )
-    for note in (*parts.train.notes, *(parts.val.notes if val_data else ())):
+    for note in (*parts.train.notes, *(parts.val.notes if val else ())):
         progress.say(note)
     check_disk(Path(out), 1_000_000, "the training record")
     if dry_run:
@@ -136,7 +134,7 @@ def finetune(
         check_first_image(parts.val)
         return Outcome([], Path(out))
     out = Path(out)
-    settings = settings or {"model": model, "pretrained": pretrained, "train": train_data, "loss": loss, "seed": seed}
+    settings = settings or {"model": model, "pretrained": pretrained, "train": train, "loss": loss, "seed": seed}
     finished = _check_folder(out, settings, fresh=fresh, resume=resume)
     if fresh:
         _clear(out)
@@ -180,7 +178,7 @@ def finetune(
             }
             return save_checkpoint(current, out / stage, record, seen=seen)
 
-        done = train(
+        done = fit(
             trained,
             parts.train,
             composed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
 
@@ -50,6 +50,7 @@ def search(
     max_bad: int = 0,
     cache_dir: str | Path | None = None,
     dry_run: bool = False,
+    settings: dict[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> list[Hit]:
     """The `top` images with the largest cosine to a text, best first; a FAISS flat index, so exact.

@@ -36,7 +36,7 @@ class Progressed:
     hashes: dict[str, str] = field(default_factory=dict)
 
 
-def train(
+def fit(
     model: Model,
     dataset: Dataset,
     loss: Loss,

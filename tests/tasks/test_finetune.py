@@ -58,7 +58,7 @@ def test_fine_tuning_again_remembers_the_first_run(photo_folder, tmp_path):
 def test_train_and_validation_that_share_an_image_are_refused(photo_folder, tmp_path):
     (photo_folder / "test" / "blue_dot" / "copy.png").write_bytes((photo_folder / "train/blue_dot/0.png").read_bytes())
     with pytest.raises(UserError, match=r"1 images are in both.*blue_dot/copy.png"):
-        finetune("tiny", f"folder:{photo_folder}", val_data=f"folder:{photo_folder}/test", out=tmp_path / "f", **QUICK)
+        finetune("tiny", f"folder:{photo_folder}", val=f"folder:{photo_folder}/test", out=tmp_path / "f", **QUICK)
     assert not (tmp_path / "f").exists()
 
 

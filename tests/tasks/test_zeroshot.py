@@ -80,7 +80,7 @@ def test_templates_replace_those_of_the_data(checkpoint, photo_folder, tmp_path)
 
 def test_training_images_are_refused_and_validation_images_marked(photo_folder, tmp_path):
     data = f"folder:{photo_folder}"
-    options = {"pretrained": "none", "steps": 2, "batch_size": 4, "val_data": f"folder:{photo_folder}/test"}
+    options = {"pretrained": "none", "steps": 2, "batch_size": 4, "val": f"folder:{photo_folder}/test"}
     finetune("tiny", data, out=tmp_path / "f", **options)
     best = str(tmp_path / "f" / "best")
     with pytest.raises(UserError, match="12 of the 12 images .* was trained on"):
