@@ -73,6 +73,7 @@ def finetune(
     caption_column: o.CaptionColumn = "",
     label_column: o.LabelColumn = "",
     separator: o.Separator = "",
+    max_bad: o.MaxBad = 0,
     allow_overlap: o.AllowOverlap = False,
     device: o.Device = "auto",
     precision: Annotated[

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -42,12 +44,14 @@ class Dataset:
 
     @cached_property
     def keys(self) -> list[bytes]:
-        """The sha256 of every image's content; reads all of them once.
+        """The sha256 of every image's content; reads all of them once. A file that cannot be read goes by its id."""
+        return [self._key(i) for i in range(len(self))]
 
-        Raises:
-            OSError: when a file cannot be read.
-        """
-        return [content_key(self.images.content(i)) for i in range(len(self))]
+    def _key(self, index: int) -> bytes:
+        try:
+            return content_key(self.images.content(index))
+        except OSError:  # it counts as an unreadable image where images are decoded
+            return content_key(b"unreadable " + self.images.ids[index].encode())
 
     @cached_property
     def sha256(self) -> str:
@@ -76,6 +80,25 @@ class Dataset:
         if self.world is not None:
             taken = replace(taken, world=self.world.take(indices))
         return taken
+
+    def unreadable(self, indices: Iterable[int], *, workers: int = 2) -> Iterator[tuple[int, bool]]:
+        """Decode these images and tell of each, in order, whether that failed."""
+
+        def fails(index: int) -> bool:
+            try:
+                self.images.open(index)
+            except OSError:
+                return True
+            return False
+
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            indices = list(indices)
+            yield from zip(indices, pool.map(fails, indices), strict=True)
+
+    def ids_like(self, indices: Iterable[int]) -> list[str]:
+        """The ids of these images and of all with the same content."""
+        keys = {self.keys[i] for i in indices}
+        return [self.images.ids[i] for i, key in enumerate(self.keys) if key in keys] if keys else []
 
     def sample(self, n: int, *, seed: int) -> Dataset:
         """At most n images drawn without replacement, in their old order; labelled sets class by class in turn."""

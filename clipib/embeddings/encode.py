@@ -72,13 +72,7 @@ def embed_images(
     Raises:
         UserError: for too many unreadable images, or features that are not finite.
     """
-    try:
-        keys = dataset.keys
-    except OSError as error:
-        raise UserError(
-            f"'{dataset.name}': {error.filename or 'an image'} cannot be read: {error.strerror}."
-        ) from error
-    rows = _Rows(image_space(model, store) if store else None, [keys[i] for i in range(len(dataset))])
+    rows = _Rows(image_space(model, store) if store else None, dataset.keys)
     bad: list[str] = []  # ids, equal files each under their own
     if rows.missing:
         with progress.track(f"encoding {dataset.name}", len(rows.missing)) as advance:
@@ -86,7 +80,7 @@ def embed_images(
                 for chunk in _decoded(model, dataset, rows.missing, batch_size, workers):
                     good = [(i, pixels) for i, pixels in chunk if not isinstance(pixels, Exception)]
                     failed = [i for i, pixels in chunk if isinstance(pixels, Exception)]
-                    bad += _ids_like(dataset, failed)
+                    bad += dataset.ids_like(failed)
                     if len(bad) > max_bad:
                         raise _too_many_bad(dataset, bad, rows.missing, chunk[-1][0], max_bad)
                     if good:
@@ -98,7 +92,7 @@ def embed_images(
                 rows.flush()
     kept = np.array([i for i in range(len(dataset)) if rows.has(i)], dtype=np.int64)
     if bad:
-        progress.warn(f"{dataset.name}: {len(bad)} images cannot be read and are left out: {_named(bad)}")
+        progress.warn(f"{dataset.name}: {len(bad)} images cannot be read and are left out: {named(bad)}")
     if not len(kept):
         raise UserError(f"'{dataset.name}' has no readable image.")
     return ImageFeatures(torch.from_numpy(rows.get(kept)), kept, bad, rows.n_new)
@@ -210,31 +204,27 @@ def _finite(features: Tensor, model: Model) -> np.ndarray:
     return features.cpu().numpy()
 
 
-def _ids_like(dataset: Dataset, indices: list[int]) -> list[str]:
-    """The ids of these images and of all with the same content."""
-    keys = {dataset.keys[i] for i in indices}
-    return [dataset.images.ids[i] for i, key in enumerate(dataset.keys) if key in keys] if keys else []
-
-
 def _too_many_bad(dataset: Dataset, bad: list[str], indices: list[int], last: int, max_bad: int) -> UserError:
     """Look through the rest, for half a minute at most, so that all bad images are named at once."""
-    end, failed, rest = time.monotonic() + 30, [], iter(indices[indices.index(last) + 1 :])
-    complete = True
-    for i in rest:
-        try:
-            dataset.images.open(i)
-        except OSError:
+    end, complete, failed = time.monotonic() + 30, True, []
+    for i, fails in dataset.unreadable(indices[indices.index(last) + 1 :]):
+        if fails:
             failed.append(i)
         if time.monotonic() > end:
             complete = False
             break
-    bad = bad + _ids_like(dataset, failed)
+    return too_many_bad(dataset, bad + dataset.ids_like(failed), max_bad, complete=complete)
+
+
+def too_many_bad(dataset: Dataset, bad: list[str], max_bad: int, *, complete: bool = True) -> UserError:
+    """The error that names unreadable images."""
     among = f"of {len(dataset):,} images" if complete else "images among those looked at so far"
     return UserError(
-        f"'{dataset.name}': {len(bad)} {among} cannot be read ({max_bad} allowed): {_named(bad)}.",
+        f"'{dataset.name}': {len(bad)} {among} cannot be read ({max_bad} allowed): {named(bad)}.",
         hint=f"Mend or remove them, or leave them out with --max-bad {len(bad)}.",
     )
 
 
-def _named(ids: list[str]) -> str:
+def named(ids: list[str]) -> str:
+    """The first few ids, and how many more there are."""
     return ", ".join(ids[:NAMED_BAD]) + (f" and {len(ids) - NAMED_BAD} more" if len(ids) > NAMED_BAD else "")

@@ -30,7 +30,7 @@ class Model:
     config: open_clip's model_cfg, with `quick_gelu` always present. preprocess: size, mean, std, interpolation, ...
     fingerprint: sha256 over architecture, activation and every weight; names and folders do not enter.
     record: how the checkpoint was trained by clipib, or empty.
-    folder: where a clipib checkpoint lies, or None.
+    folder: where a local checkpoint lies, or None.
     """
 
     name: str

@@ -28,7 +28,7 @@ class Source(NamedTuple):
     location: what open_clip is asked for: a name, `local-dir:PATH` or `hf-hub:ID`.
     weights: tag or file, where `location` is a name; None for random weights.
     quick_gelu: the activation that the weights were trained with, or None where only the architecture says so.
-    folder: a checkpoint folder written by clipib, or None. record: its training record.
+    folder: a local checkpoint folder, or None. record: its training record, where clipib wrote it.
     """
 
     name: str
@@ -84,7 +84,8 @@ def _resolve_local_dir(folder: Path, label: str) -> Source:
     model_config = config.get("model_cfg")
     if not isinstance(model_config, dict):
         raise UserError(f"'{folder / CONFIG_FILE}' has no model_cfg: it is no open_clip configuration.")
-    return Source(folder.resolve().name, label, f"local-dir:{folder}", quick_gelu=bool(model_config.get("quick_gelu")))
+    quick_gelu = bool(model_config.get("quick_gelu"))
+    return Source(folder.resolve().name, label, f"local-dir:{folder}", quick_gelu=quick_gelu, folder=folder)
 
 
 def _resolve_path(path: Path, label: str) -> Source:
@@ -117,7 +118,7 @@ def _checked_record(path: Path, label: str, record: dict[str, Any]) -> Source:
             f"'{label}' was trained with the activation {recorded}, its {CONFIG_FILE} says {configured}.",
             hint="Restore the file that was edited; with the wrong activation every number would be wrong.",
         )
-    return source._replace(name=record.get("name", source.name), folder=path, record=record)
+    return source._replace(name=record.get("name", source.name), record=record)
 
 
 def _resolve_name(spec: str, pretrained: str | None) -> Source:

@@ -11,7 +11,7 @@ import torch
 
 from clipib.data.dataset import Dataset
 from clipib.data.load import load_dataset
-from clipib.embeddings.encode import embed_images, embed_texts
+from clipib.embeddings.encode import embed_images, embed_texts, named, too_many_bad
 from clipib.errors import UserError
 from clipib.losses import LOSSES
 from clipib.losses.composed import Loss, make_loss
@@ -72,6 +72,7 @@ def finetune(
     workers: int = 2,
     limit: int | None = None,
     seed: int = 0,
+    max_bad: int = 0,
     allow_overlap: bool = False,
     fresh: bool = False,
     resume: bool = False,
@@ -96,6 +97,7 @@ def finetune(
         eval_every: steps between validations; left out, one epoch. save_every: between saved states besides those.
         precision: "fp32", "amp", or "auto": amp on a GPU, else fp32.
         limit: use only this many training images, a seeded sample.
+        max_bad: unreadable images to put up with; all are decoded once before training.
         resume: go on with the unfinished run in `out`, from its last saved step, to the same weights.
 
     Returns:
@@ -109,7 +111,17 @@ def finetune(
     source = resolve_model(model, pretrained)
     check_weights(source)
     seen_before = load_seen(source.folder) if source.folder else None
-    parts = _load_parts(train, val, name, data_root, columns, limit, seed, seen_before, allow_overlap, progress)
+    dataset = load_dataset(train, role="train", data_root=data_root, name=name, columns=columns)
+    chosen = load_dataset(val, role="val", data_root=data_root, columns=columns) if val else None
+    if dataset.captions is None and dataset.labels is None:
+        raise UserError(f"'{dataset.name}' has neither captions nor classes to train on.")
+    if limit:
+        dataset = dataset.sample(limit, seed=seed)
+    dataset, chosen = (d and _readable(d, max_bad, workers, progress) for d in (dataset, chosen))
+    if chosen is None:
+        parts = _hold_out(dataset, seed, seen_before, progress)
+    else:
+        parts = _checked_parts(dataset, chosen, seen_before, allow_overlap)
     if len(parts.train) < 2:
         raise UserError(f"'{parts.train.name}' has {len(parts.train)} training images; contrast needs two.")
     if batch_size > len(parts.train):
@@ -209,42 +221,43 @@ def finetune(
     return Outcome(rows, out)
 
 
-def _load_parts(
-    train_data: str,
-    val_data: str | None,
-    name: str,
-    data_root: str | Path | None,
-    columns: dict[str, str] | None,
-    limit: int | None,
-    seed: int,
-    seen: Seen | None,
-    allow_overlap: bool,
-    progress: Progress,
-) -> Parts:
-    """Load both parts, or hold a tenth of the training images out; refuse images that are in both."""
-    dataset = load_dataset(train_data, role="train", data_root=data_root, name=name, columns=columns)
-    if dataset.captions is None and dataset.labels is None:
-        raise UserError(f"'{dataset.name}' has neither captions nor classes to train on.")
-    if limit:
-        dataset = dataset.sample(limit, seed=seed)
-    progress.say(f"hashing {len(dataset):,} training images")
-    if val_data:
-        val = load_dataset(val_data, role="val", data_root=data_root, columns=columns)
-        shared = set(dataset.keys) & set(val.keys)
-        if shared:
-            example = val.images.ids[next(i for i, key in enumerate(val.keys) if key in shared)]
-            raise UserError(
-                f"{len(shared):,} images are in both the training and the validation data, for example '{example}'.",
-                hint="Remove them from one, or leave --val out: a tenth of the training images is then held out.",
-            )
-        parts = Parts(dataset, val, _overlap(val, seen))
-        if parts.overlap and not allow_overlap:
-            raise UserError(
-                f"The checkpoint was trained on images of '{val.name}', which are to choose the best one here.",
-                hint="Validate on other images, or add --allow-overlap to mark the rows with overlap=train.",
-            )
-        return parts
-    return _hold_out(dataset, seed, seen, progress)
+def _readable(dataset: Dataset, max_bad: int, workers: int, progress: Progress) -> Dataset:
+    """The images that can be decoded, found before training starts and not in the middle of it.
+
+    Raises:
+        UserError: when more than `max_bad` cannot.
+    """
+    if dataset.world is not None:
+        return dataset
+    with progress.track(f"checking {dataset.name}", len(dataset)) as advance:
+        bad = []
+        for i, fails in dataset.unreadable(range(len(dataset)), workers=workers):
+            bad += [i] * fails
+            advance()
+    if len(bad) > max_bad:
+        raise too_many_bad(dataset, [dataset.images.ids[i] for i in bad], max_bad)
+    if not bad:
+        return dataset
+    progress.warn(f"{dataset.name}: left out are {named([dataset.images.ids[i] for i in bad])}")
+    return dataset.take(np.setdiff1d(np.arange(len(dataset)), bad))
+
+
+def _checked_parts(dataset: Dataset, val: Dataset, seen: Seen | None, allow_overlap: bool) -> Parts:
+    """Refuse validation images that are trained on, here or in what the checkpoint comes from."""
+    shared = set(dataset.keys) & set(val.keys)
+    if shared:
+        example = val.images.ids[next(i for i, key in enumerate(val.keys) if key in shared)]
+        raise UserError(
+            f"{len(shared):,} images are in both the training and the validation data, for example '{example}'.",
+            hint="Remove them from one, or leave --val out: a tenth of the training images is then held out.",
+        )
+    overlap = _overlap(val, seen)
+    if overlap and not allow_overlap:
+        raise UserError(
+            f"The checkpoint was trained on images of '{val.name}', which are to choose the best one here.",
+            hint="Validate on other images, or add --allow-overlap to mark the rows with overlap=train.",
+        )
+    return Parts(dataset, val, overlap)
 
 
 def _hold_out(dataset: Dataset, seed: int, seen: Seen | None, progress: Progress) -> Parts:

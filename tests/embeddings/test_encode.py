@@ -87,6 +87,13 @@ def test_unreadable_images_are_counted_and_named(model, photo_folder):
     assert found.kept.tolist() == [0, 2, 3, 4, 5, 7] and found.features.shape[0] == 6
 
 
+def test_a_file_that_vanished_counts_as_unreadable(model, photo_folder):
+    dataset = read(photo_folder)
+    (photo_folder / "test" / "blue_dot" / "0.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 8 images cannot be read .*blue_dot/0.png"):
+        embed_images(model, dataset, store=None)
+
+
 def test_what_was_encoded_before_an_interruption_is_kept(model, photo_folder, tmp_path, monkeypatch):
     store = Store(tmp_path / "c")
     calls = []

@@ -62,6 +62,13 @@ def test_train_and_validation_that_share_an_image_are_refused(photo_folder, tmp_
     assert not (tmp_path / "f").exists()
 
 
+def test_unreadable_training_images_are_named_before_training(photo_folder, tmp_path):
+    (photo_folder / "train" / "blue_dot" / "3.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"1 of 12 images cannot be read .*blue_dot/3.png"):
+        finetune("tiny", f"folder:{photo_folder}", out=tmp_path / "f", **QUICK)
+    finetune("tiny", f"folder:{photo_folder}", out=tmp_path / "f", max_bad=1, **QUICK)
+
+
 def test_the_batch_is_cut_to_the_data(photo_folder, tmp_path):
     options = {**QUICK, "batch_size": 500, "steps": None, "epochs": 2}
     finetune("tiny", f"folder:{photo_folder}", out=tmp_path / "f", **options)

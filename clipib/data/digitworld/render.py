@@ -68,12 +68,18 @@ class Shown(NamedTuple):
 
 def draw_pictures(scenes: Scenes) -> np.ndarray:
     """(N, 32, 32, 3) uint8, with noise of at most NOISE_BOUND in every channel."""
-    clean = draw_clean_pictures(scenes)
-    words = random_words(scenes.noise_key, clean[0].size // 8 if len(clean) else 0)
-    noise = words.astype("<u8", copy=False).view(np.uint8).reshape(clean.shape)
-    # A byte scaled to 0 .. 2 * NOISE_BOUND; no channel leaves 0 .. 255, see NOISE_BOUND.
-    noise = ((noise.astype(np.uint16) * (2 * NOISE_BOUND + 1)) >> 8).astype(np.uint8)
-    return clean + noise - np.uint8(NOISE_BOUND)
+    pictures = np.empty((len(scenes.tint), SIZE, SIZE, 3), np.uint8)
+    for start in range(0, len(pictures), 256):  # what lies in between stays in the processor's cache: twice as fast
+        block = Scenes(*(array[start : start + 256] for array in scenes))
+        pictures[start : start + 256] = draw_clean_pictures(block) + draw_noise(block.noise_key)
+    return pictures
+
+
+def draw_noise(noise_key: np.ndarray) -> np.ndarray:
+    """(N, 32, 32, 3) uint8, from -NOISE_BOUND to NOISE_BOUND modulo 256; added to a picture it never leaves 0 to 255."""
+    words = random_words(noise_key, SIZE * SIZE * 3 // 8)
+    noise = words.astype("<u8", copy=False).view(np.uint8).reshape(-1, SIZE, SIZE, 3).astype(np.uint16)
+    return ((noise * (2 * NOISE_BOUND + 1)) >> 8).astype(np.uint8) - np.uint8(NOISE_BOUND)
 
 
 def draw_clean_pictures(scenes: Scenes) -> np.ndarray:
