@@ -6,7 +6,7 @@ each colour looks like at each ink on each ground.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +76,7 @@ def draw_pictures(scenes: Scenes) -> np.ndarray:
 
 
 def draw_noise(noise_key: np.ndarray) -> np.ndarray:
-    """(N, 32, 32, 3) uint8, from -NOISE_BOUND to NOISE_BOUND modulo 256; added to a picture it never leaves 0 to 255."""
+    """(N, 32, 32, 3) uint8, -NOISE_BOUND to NOISE_BOUND modulo 256; a sum with a picture stays in a byte."""
     words = random_words(noise_key, SIZE * SIZE * 3 // 8)
     noise = words.astype("<u8", copy=False).view(np.uint8).reshape(-1, SIZE, SIZE, 3).astype(np.uint16)
     return ((noise * (2 * NOISE_BOUND + 1)) >> 8).astype(np.uint8) - np.uint8(NOISE_BOUND)
@@ -145,13 +145,14 @@ def read_scenes(pictures: np.ndarray) -> list[Shown]:
 def _read_quadrants(cells: np.ndarray, tints: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(Q, 64, 3) int16 cells on (Q,) tints at (Q,) places -> the colour (Q,), GREY included, and the digit (Q,)."""
     samples, digit_of_sample = load_samples()
-    shades = paint()[..., ::4, :].astype(np.int16)  # (9, 6, 4, 17, 3), only whole cells
+    shades = paint()[..., ::4, :].astype(np.int16).transpose(4, 3, 0, 1, 2)  # (3, 17, 9, 6, 4), only whole cells
     colors, digits = [], []
     for rows in np.array_split(np.arange(len(cells)), len(cells) // 64 + 1):  # bounds the memory
         cell, ground = cells[rows], GROUND[tints[rows], places[rows]]  # (B, 64, 3), (B, 3)
-        shade = shades[:, tints[rows], places[rows]]  # (9, B, 17, 3)
-        away = np.abs(cell[:, :, None] - shade[:, :, None]).max(-1)  # (9, B, 64, 17)
-        color = away.min(-1).max(-1).argmin(0)
+        shade = shades[..., tints[rows], places[rows]]  # (3, 17, 9, B)
+        # One channel at a time and inks in front: numpy is slow where it reduces over short last axes.
+        apart = (np.abs(x - y[..., None]) for x, y in zip(np.moveaxis(cell, 2, 0), shade, strict=True))
+        color = reduce(np.maximum, apart).min(0).max(-1).argmin(0)  # from (17, 9, B, 64)
         contrast = PALETTE[color] - ground  # (B, 3)
         channel = np.arange(len(rows)), np.abs(contrast).argmax(1)  # the one that tells most about the ink
         ink = 16 * (cell[channel[0], :, channel[1]] - ground[channel][:, None]) / contrast[channel][:, None]  # (B, 64)
