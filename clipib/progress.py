@@ -30,3 +30,13 @@ class Progress:
 
 
 SILENT = Progress()
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> counted(1, "image"), counted(1010, "image")
+        ('1 image', '1,010 images')
+    """
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

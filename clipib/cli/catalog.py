@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clipib.cli import options as o
-from clipib.cli.output import print_records
+from clipib.cli.output import make_progress, print_records
 from clipib.registry import check_name
 
 EXAMPLES = """Examples:
@@ -30,6 +30,9 @@ def list_(
     check_name("list", what, ("losses", "datasets", "models"))
     records = {"losses": _losses, "datasets": _datasets, "models": _models}[what]()
     records = [r for r in records if filter_.lower() in r["name"].lower()]
+    if not records and format_ == "table":
+        make_progress().say(f"none of the {what} holds '{filter_}' in its name")
+        return
     print_records(records, format_)
 
 

@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 
 from clipib.errors import UserError
 
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+OUT_OF_MEMORY = ("OutOfMemoryError", "CUDA error: out of memory", "ALLOC_FAILED", "can't allocate memory")
 USER_ERROR, BUG, INTERRUPTED, TERMINATED = 2, 70, 130, 143
 
 
@@ -65,10 +67,12 @@ def show_error(error: UserError) -> None:
 
 def _as_user_error(error: Exception) -> UserError | None:
     """Trouble with the machine that the user can mend: memory and disk."""
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return UserError(f"'{error.filename}': {error.strerror}.", hint="Name another place, or mend this one.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f" ('{error.filename}')" if error.filename else ""
         return UserError(f"The disk is full{place}.", hint="Free some space, or name another --out or --cache-dir.")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "alloc" in str(error)[:200]:
+    if isinstance(error, MemoryError) or any(sign in f"{type(error).__name__} {error}" for sign in OUT_OF_MEMORY):
         return UserError(
             f"Out of memory: {str(error).splitlines()[0] if str(error) else 'no details'}", hint="Lower --batch-size."
         )

@@ -44,9 +44,11 @@ def finetune(
     penalty_weight: Annotated[
         float | None, typer.Option(help="Weight of the loss's penalty.", rich_help_panel=TRAINING)
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.", rich_help_panel=TRAINING)] = 5,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training images; left out 5.", rich_help_panel=TRAINING)
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; goes before --epochs.", rich_help_panel=TRAINING)
+        int | None, typer.Option(min=1, help="Optimiser steps, in place of --epochs.", rich_help_panel=TRAINING)
     ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak rate; left out 1e-5, random weights 5e-4.", rich_help_panel=TRAINING)
@@ -56,7 +58,9 @@ def finetune(
         int | None,
         typer.Option(min=0, help="Steps of warm-up; left out a tenth, at most 500.", rich_help_panel=TRAINING),
     ] = None,
-    clip_norm: Annotated[float, typer.Option(min=0, help="Largest gradient norm.", rich_help_panel=TRAINING)] = 1.0,
+    clip_norm: Annotated[
+        float, typer.Option(min=0, help="Largest gradient norm; 0 for none.", rich_help_panel=TRAINING)
+    ] = 1.0,
     eval_every: Annotated[
         int | None, typer.Option(min=1, help="Steps between validations; left out one epoch.", rich_help_panel=TRAINING)
     ] = None,

@@ -70,13 +70,19 @@ def _config(ctx: typer.Context, value: Path | None) -> Path | None:
     if command != ctx.info_name:
         hint = f"Type: clipib {command} --config {value}."
         raise UserError(f"'{value}' holds the settings of {command}, not of {ctx.info_name}.", hint=hint)
-    known = {p.name for p in ctx.command.params} - {"config"}
+    parameters = {p.name: p for p in ctx.command.params if p.name != "config"}
+    known = set(parameters)
     settings = {key.replace("-", "_"): v for key, v in settings.items()}
     for key in settings:
         if key not in known:
-            close = nearest(key, known)
+            close = nearest(key, [k for k in known if not k.endswith("_")])
             found = f" Did you mean '{close[0]}'?" if close else ""
             raise UserError(f"--config '{value}' has the unknown key '{key}'.{found}")
+        multiple = getattr(parameters[key], "multiple", False)
+        if multiple and isinstance(settings[key], str):
+            settings[key] = [settings[key]]
+        elif isinstance(settings[key], list) and not multiple:
+            settings[key] = ",".join(map(str, settings[key]))
     ctx.default_map = {**(ctx.default_map or {}), **settings}
     return value
 
@@ -99,7 +105,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_
 Precision = Annotated[str, typer.Option(help="fp32, amp, bf16, fp16.", rich_help_panel=RUNNING)]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.", rich_help_panel=RUNNING)]
 Workers = Annotated[int, typer.Option(min=0, help="Threads or processes that decode images.", rich_help_panel=RUNNING)]
-Seed = Annotated[int, typer.Option(min=0, help="Of samples and random weights.", rich_help_panel=RUNNING)]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**31 - 1, help="Of samples and random weights.", rich_help_panel=RUNNING)
+]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only a sample of N images; rows are marked.", rich_help_panel=RUNNING)
 ]

@@ -194,13 +194,16 @@ def _print_records(records: Sequence[dict[str, Any]], format_: str, *, title: st
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    console = Console(highlight=False)
+    if title:
+        console.print(Text(title, style="bold"), soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         right = all(_is_number(r[name]) for r in records)
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for record in records:
         table.add_row(*(Text("" if record[n] is None else str(record[n])) for n in names))
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 def _junit(rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clipib.data.images import Images, content_key
+from clipib.data.images import Images, content_key, why
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Dataset:
     captions: M texts; image_of_caption: (M,) the image that each describes. Both None where there are none.
     augment: whether training may crop the images at random.
     notes: what was found and assumed while reading, for the user to see.
+    limit: the size of the sample that this is of a larger set, or None where it is whole.
     world: digitworld's scenes (`DigitworldView`), where the truth is known.
     """
 
@@ -37,6 +38,7 @@ class Dataset:
     image_of_caption: np.ndarray | None = None
     augment: bool = True
     notes: tuple[str, ...] = ()
+    limit: int | None = None
     world: Any = field(default=None, compare=False)
 
     def __len__(self) -> int:
@@ -68,6 +70,8 @@ class Dataset:
         """The images at these distinct indices, in this order, with their labels and captions."""
         indices = np.asarray(indices)
         taken = replace(self, images=self.images.take(indices))
+        if "keys" in self.__dict__:
+            taken.__dict__["keys"] = [self.keys[i] for i in indices]
         if self.labels is not None:
             taken = replace(taken, labels=self.labels[indices])
         if self.captions is not None:
@@ -81,19 +85,21 @@ class Dataset:
             taken = replace(taken, world=self.world.take(indices))
         return taken
 
-    def unreadable(self, indices: Iterable[int], *, workers: int = 2) -> Iterator[tuple[int, bool]]:
-        """Decode these images and tell of each, in order, whether that failed."""
+    def unreadable(self, indices: Iterable[int], *, workers: int = 2) -> Iterator[tuple[int, str]]:
+        """Decode these images and tell of each, in order, why that failed; "" where it did not."""
 
-        def fails(index: int) -> bool:
+        def fails(index: int) -> str:
             try:
                 self.images.open(index)
-            except OSError:
-                return True
-            return False
+            except OSError as error:
+                return why(error)
+            return ""
 
+        indices = list(indices)
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            indices = list(indices)
-            yield from zip(indices, pool.map(fails, indices), strict=True)
+            for start in range(0, len(indices), 256):
+                chunk = indices[start : start + 256]
+                yield from zip(chunk, pool.map(fails, chunk), strict=True)
 
     def ids_like(self, indices: Iterable[int]) -> list[str]:
         """The ids of these images and of all with the same content."""
@@ -112,4 +118,4 @@ class Dataset:
                 turn[i] = seen[self.labels[i]]
                 seen[self.labels[i]] += 1
             order = order[np.argsort(turn[order], kind="stable")]
-        return self.take(np.sort(order[:n]))
+        return replace(self.take(np.sort(order[:n])), limit=n)

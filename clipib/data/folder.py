@@ -48,12 +48,14 @@ def load_folder(path: str | Path, *, split: str, name: str = "") -> Dataset:
         hint = "Remove the empty folders, or put images there; known are " + " ".join(EXTENSIONS[:5]) + " and others."
         raise UserError(f"{len(empty)} of {len(classes)} class folders in '{root}' hold no image: {shown}.", hint=hint)
     files = [f for c in classes for f in by_class[c]]
+    loose = sum(p.suffix.lower() in EXTENSIONS for p in root.iterdir() if p.is_file())
+    notes = (f"{loose:,} images beside the class folders are ignored",) if loose else ()
     labels = np.repeat(np.arange(len(classes)), [len(by_class[c]) for c in classes])
     classnames = _beside(root, base, "classnames.txt", read_classnames) or tuple(c.replace("_", " ") for c in classes)
     if len(classnames) != len(classes):
         raise UserError(f"classnames.txt has {len(classnames)} names, '{root}' has {len(classes)} class folders.")
     templates = _beside(root, base, "templates.txt", read_templates) or DEFAULT_TEMPLATES
-    return Dataset(name, found_split, FileImages(root, files), labels, classnames, templates)
+    return Dataset(name, found_split, FileImages(root, files), labels, classnames, templates, notes=notes)
 
 
 def _existing_folder(path: str | Path) -> Path:
@@ -73,6 +75,9 @@ def _existing_folder(path: str | Path) -> Path:
 def _split_folder(root: Path, split: str) -> tuple[Path, str]:
     """The folder of the split and its name; `root` itself where it has no split folders."""
     present = {s: root / f for s in SPLITS for f in SPLIT_FOLDERS[s] if (root / f).is_dir()}
+    only_splits = set(_subfolders(root)) == {p.name for p in present.values()}
+    if not only_splits and not any(_subfolders(p) for p in present.values()):
+        present = {}  # classes that happen to be called train or test
     if not present:
         own = next((s for s in SPLITS if root.resolve().name.lower() in SPLIT_FOLDERS[s]), "")
         return root, own

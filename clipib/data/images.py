@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
+
+warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
 
@@ -34,14 +37,25 @@ def content_key(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
+def why(error: OSError) -> str:
+    """The reason of a failed reading in a few words, without the path."""
+    return (error.strerror or str(error).split(" <")[0] or type(error).__name__)[:120]
+
+
 def decode_rgb(content: bytes) -> Image.Image:
     """Decode and convert to RGB *before* any transform, as webdataset and torchvision do; EXIF rotation is not applied.
 
+    Grey pictures of 16 bits are scaled to 8; Pillow's own conversion would clip them to white.
+
     Raises:
-        OSError: when the bytes are no complete image.
+        OSError: when the bytes are no complete image, or one of 32-bit numbers, which have no agreed range.
     """
     try:
         with Image.open(io.BytesIO(content)) as picture:
+            if picture.mode in ("I", "F"):
+                raise OSError(f"a picture of 32-bit numbers (mode {picture.mode})")
+            if picture.mode.startswith("I;16"):
+                picture = Image.fromarray(((np.asarray(picture).astype(np.uint32) + 128) // 257).astype(np.uint8))
             return picture.convert("RGB")
     except (SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise OSError(str(error)) from error

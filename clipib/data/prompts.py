@@ -48,4 +48,7 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
 
 def read_classnames(path: str | Path) -> tuple[str, ...]:
     """Class names from a text file, one a line in the order of the class folders; blank lines are kept."""
-    return tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    try:
+        return tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The class names '{path}' cannot be read: {error}.", hint="Save the file as UTF-8.") from error

@@ -80,6 +80,8 @@ def parse_spec(text: str) -> Spec:
             raise UserError(f"'{text}' names no path.", hint=f"Write {head}:PATH.")
         return Spec(head, argument, "", {}, text)
     if head == "digitworld" or head in DIGITWORLD_LABELS:
+        if "," in rest:
+            raise _unknown_spec(rest.partition(",")[2])
         options = _parse_options(text, rest)
         split = options.pop("split", "")
         return Spec("digitworld", head.partition("/")[2], _check_split(text, split), options, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,9 @@ def load_table(
     columns, form = _read_columns(file, separator)
     asked = {"image": image_column, "caption": caption_column, "label": label_column}
     chosen = {role: _find_column(role, columns, asked.get(role, ""), file) for role in COLUMN_NAMES}
+    doubled = next((c for c in chosen.values() if c and list(chosen.values()).count(c) > 1), "")
+    if doubled:
+        raise UserError(f"The column '{doubled}' of '{path}' cannot play two roles.")
     if not chosen["image"]:
         raise _missing_column("image", columns, file)
     if need and not chosen[need]:
@@ -92,10 +96,11 @@ def load_table(
         labels, classnames = _labels([columns[chosen["label"]][r] for r in rows], image_of_row, images.ids, file)
     captions, image_of_caption = None, None
     if chosen["caption"]:
-        captions, image_of_caption = _captions([columns[chosen["caption"]][r] for r in rows], image_of_row)
-        without = len(images.ids) - len(set(image_of_caption.tolist()))
+        captions, image_of_caption = _captions([columns[chosen["caption"]][r] for r in rows], image_of_row, file)
+        without = sorted(set(range(len(images.ids))) - set(image_of_caption.tolist()))
         if without:
-            raise UserError(f"{without} of {len(images.ids)} images in '{path}' have no caption.")
+            message = f"{len(without)} of {len(images.ids)} images in '{path}' have no caption; the first is"
+            raise UserError(f"{message} '{images.ids[without[0]]}'.", hint="Give it one, or remove its row.")
         notes.append(f"{len(images.ids):,} images, {len(captions):,} captions")
     return Dataset(
         name=name,
@@ -112,33 +117,79 @@ def load_table(
 
 def _read_columns(file: Path, separator: str) -> tuple[dict[str, list[Any]], str]:
     """The table as lists by column, and what kind of file it was."""
-    import pandas as pd
-
     if not file.is_file():
         what = "is a folder, not a table" if file.is_dir() else "does not exist"
         near = sorted(p.name for p in file.parent.glob("*") if p.suffix in (".csv", ".tsv", ".parquet", ".jsonl"))[:5]
         hint = f"Beside it: {', '.join(near)}." if near else "Check the path after csv:."
         raise UserError(f"The table '{file}' {what}.", hint=hint)
+    suffix = file.suffix.lower()
+    if suffix in (".parquet", ".pq"):
+        return _read_parquet(file), "parquet"
     try:
-        suffix = file.suffix.lower()
-        if suffix in (".parquet", ".pq"):
-            frame, form = pd.read_parquet(file), "parquet"
-        elif suffix in (".jsonl", ".ndjson"):
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-            frame, form = pd.DataFrame([json.loads(line) for line in lines if line.strip()]), "json lines"
-        else:
-            separator = separator or _sniff_separator(file)
-            frame = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            form = f"separator {separator!r}"
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError, OSError) as error:
-        raise UserError(f"The table '{file}' cannot be read: {error}.", hint="Try --separator.") from error
-    return {str(c): frame[c].tolist() for c in frame.columns}, form
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"The table '{file}' is not UTF-8 text: {error}.", hint="Save it as UTF-8.") from error
+    if suffix in (".jsonl", ".ndjson"):
+        return _read_json_lines(text, file), "json lines"
+    separator = separator.replace("\\t", "\t") or _sniff_separator(text)
+    if len(separator) != 1:
+        raise UserError(f"--separator '{separator}' is not one character.", hint='Try "," or ";" or "\\t".')
+    return _read_text(text, separator, file), f"separator {separator!r}"
 
 
-def _sniff_separator(file: Path) -> str:
+def _read_parquet(file: Path) -> dict[str, list[Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(file).to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"'{file}' is no readable parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _read_json_lines(text: str, file: Path) -> dict[str, list[Any]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"Line {number} of '{file}' is no JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise UserError(
+                f"Line {number} of '{file}' is no JSON object.", hint='Write {"image": ..., "caption": ...}.'
+            )
+        rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _read_text(text: str, separator: str, file: Path) -> dict[str, list[Any]]:
+    """Cells by column; a row with more or fewer cells than the header is an error, not a shift."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        rows = []
+        for row in reader:
+            if len(row) > len(header) and not any(row[len(header) :]):
+                row = row[: len(header)]
+            if any(row) and len(row) != len(header):
+                hint = f"A cell that holds {separator!r} is put in double quotes; or name another --separator."
+                message = f"Line {reader.line_num} of '{file}' has {len(row)} cells, the header has {len(header)}."
+                raise UserError(message, hint=hint)
+            if any(row):
+                rows.append(row)
+    except csv.Error as error:
+        raise UserError(f"'{file}' is no text table: {error}.") from error
+    if doubled := [name for name in header if name and header.count(name) > 1]:
+        raise UserError(f"'{file}' has the column '{doubled[0]}' twice.", hint="Rename one of them.")
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+
+
+def _sniff_separator(text: str) -> str:
     """The separator that splits the header line into most columns outside quotes; a comma when none does."""
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        header = stream.readline()
+    header = text.split("\n", 1)[0]
     counts = {s: len(next(csv.reader([header], delimiter=s), [])) for s in SEPARATORS}
     return max(SEPARATORS, key=lambda s: counts[s])
 
@@ -149,7 +200,7 @@ def _find_column(role: str, columns: dict[str, list[Any]], asked: str, file: Pat
             hint = f"Name one of them with --{role}-column."
             raise UserError(f"'{file}' has no column '{asked}'; it has {_listed(columns)}.", hint=hint)
         return asked
-    by_lower = {c.strip().lower(): c for c in columns}
+    by_lower = {c.strip().lower(): c for c in reversed(columns)}  # the first of two that differ in case
     for known in COLUMN_NAMES[role]:
         if known in by_lower:
             return by_lower[known]
@@ -197,23 +248,38 @@ def _collect_images(cells: list[Any], file: Path) -> tuple[FileImages | BytesIma
         place = {k: i for i, k in enumerate(sorted(first, key=first.__getitem__))}
         ids = [k.hex()[:16] for k in place]
         return BytesImages(ids, [contents[first[k]] for k in place]), [place[k] for k in keys]
+    if blank := [r for r, cell in enumerate(cells) if _is_missing(cell)]:
+        raise UserError(
+            f"'{file}' has no image in {len(blank)} rows; the first is row {blank[0] + 1} below the header."
+        )
     paths = [str(c).strip() for c in cells]
-    if blank := [r for r, p in enumerate(paths) if not p]:
-        raise UserError(f"'{file}' has no image in {len(blank)} rows; the first is row {blank[0] + 2}.")
     place = {p: i for i, p in enumerate(dict.fromkeys(paths))}
     if not any((file.parent / p).exists() for p in list(place)[:20]):
-        first = file.parent / next(iter(place))
+        first = next(iter(place))
+        hint = "Paths in the table are relative to the table's own folder."
+        if "://" in first:
+            hint = "Images are read from files; download them first."
+        elif "\\" in first:
+            hint = "Write paths with / instead of \\."
         raise UserError(
-            f"The images that '{file}' names are not there; the first would be '{first}'.",
-            hint="Paths in the table are relative to the table's own folder.",
+            f"The images that '{file}' names are not there; the first would be '{file.parent / first}'.", hint=hint
         )
     return FileImages(file.parent, list(place)), [place[p] for p in paths]
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
 
 
 def _labels(
     cells: list[Any], image_of_row: list[int], ids: list[str], file: Path
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class of each image and the sorted class names; an image with two labels is an error."""
+    if blank := [r for r, cell in enumerate(cells) if _is_missing(cell)]:
+        raise UserError(
+            f"'{file}' has no label in {len(blank)} rows; the first is row {blank[0] + 1} below the header.",
+            hint="Give each image a label, or remove the rows.",
+        )
     names = [str(c).strip() for c in cells]
     distinct = sorted(set(names), key=int) if all(n.isdecimal() for n in names) else sorted(set(names))
     label_of = {}
@@ -225,13 +291,18 @@ def _labels(
     return labels, tuple(c.replace("_", " ") for c in distinct)
 
 
-def _captions(cells: list[Any], image_of_row: list[int]) -> tuple[tuple[str, ...], np.ndarray]:
-    pairs = [(text, image) for cell, image in zip(cells, image_of_row, strict=True) for text in _texts(cell)]
+def _captions(cells: list[Any], image_of_row: list[int], file: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    pairs = []
+    for row, (cell, image) in enumerate(zip(cells, image_of_row, strict=True), start=1):
+        for text in _texts(cell):
+            if not isinstance(text, str | int | float) or isinstance(text, bool):
+                raise UserError(f"Row {row} of '{file}' has a caption that is no text: {text!r:.60}.")
+            pairs.append((str(text).strip(), image))
     pairs.sort(key=lambda pair: pair[1])  # captions of one image side by side, in the order of the table
     return tuple(text for text, _ in pairs), np.array([image for _, image in pairs], dtype=np.int64)
 
 
-def _texts(cell: Any) -> list[str]:
+def _texts(cell: Any) -> list[Any]:
     """The captions of one cell: a list, a list written as JSON or Python, or a plain text; blank ones are left out."""
     if isinstance(cell, str) and cell.lstrip().startswith("[") and cell.rstrip().endswith("]"):
         for read in (json.loads, ast.literal_eval):
@@ -242,5 +313,4 @@ def _texts(cell: Any) -> list[str]:
             if isinstance(parsed, list) and all(isinstance(t, str) for t in parsed):
                 cell = parsed
                 break
-    texts = cell if isinstance(cell, list | tuple | np.ndarray) else [cell]
-    return [str(t).strip() for t in texts if t is not None and str(t).strip() and str(t) != "nan"]
+    return [t for t in (cell if isinstance(cell, list) else [cell]) if not _is_missing(t)]

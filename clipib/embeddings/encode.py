@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from clipib.data.dataset import Dataset
-from clipib.data.images import content_key
+from clipib.data.images import content_key, why
 from clipib.embeddings.store import Space, Store
 from clipib.errors import UserError
 from clipib.models.model import ENCODER_VERSION, Model
-from clipib.progress import SILENT, Progress
+from clipib.progress import SILENT, Progress, counted
 
-FLUSH_ROWS, FLUSH_SECONDS = 1024, 10.0
+FLUSH_ROWS, FLUSH_SECONDS = 1024, 30.0
 TEXT_BATCH = 64  # larger batches of short texts are slower on a CPU
 NAMED_BAD = 10
 
@@ -73,14 +73,14 @@ def embed_images(
         UserError: for too many unreadable images, or features that are not finite.
     """
     rows = _Rows(image_space(model, store) if store else None, dataset.keys)
-    bad: list[str] = []  # ids, equal files each under their own
+    bad: dict[str, str] = {}  # id -> reason; equal files each under their own
     if rows.missing:
         with progress.track(f"encoding {dataset.name}", len(rows.missing)) as advance:
             try:
                 for chunk in _decoded(model, dataset, rows.missing, batch_size, workers):
                     good = [(i, pixels) for i, pixels in chunk if not isinstance(pixels, Exception)]
-                    failed = [i for i, pixels in chunk if isinstance(pixels, Exception)]
-                    bad += dataset.ids_like(failed)
+                    for i, error in ((i, p) for i, p in chunk if isinstance(p, Exception)):
+                        bad |= dict.fromkeys(dataset.ids_like([i]), why(error))
                     if len(bad) > max_bad:
                         raise _too_many_bad(dataset, bad, rows.missing, chunk[-1][0], max_bad)
                     if good:
@@ -92,10 +92,10 @@ def embed_images(
                 rows.flush()
     kept = np.array([i for i in range(len(dataset)) if rows.has(i)], dtype=np.int64)
     if bad:
-        progress.warn(f"{dataset.name}: {len(bad)} images cannot be read and are left out: {named(bad)}")
+        progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {named(bad)}")
     if not len(kept):
         raise UserError(f"'{dataset.name}' has no readable image.")
-    return ImageFeatures(torch.from_numpy(rows.get(kept)), kept, bad, rows.n_new)
+    return ImageFeatures(torch.from_numpy(rows.get(kept)), kept, list(bad), rows.n_new)
 
 
 def embed_texts(
@@ -164,7 +164,7 @@ class _Memory(dict):
 
 
 def _encoding(model: Model) -> dict[str, object]:
-    return {"weights": model.fingerprint, "precision": model.precision, "encoder": ENCODER_VERSION}
+    return {"weights": model.fingerprint, "precision": model.computes_in, "encoder": ENCODER_VERSION}
 
 
 def _decoded(
@@ -204,20 +204,20 @@ def _finite(features: Tensor, model: Model) -> np.ndarray:
     return features.cpu().numpy()
 
 
-def _too_many_bad(dataset: Dataset, bad: list[str], indices: list[int], last: int, max_bad: int) -> UserError:
+def _too_many_bad(dataset: Dataset, bad: dict[str, str], indices: list[int], last: int, max_bad: int) -> UserError:
     """Look through the rest, for half a minute at most, so that all bad images are named at once."""
-    end, complete, failed = time.monotonic() + 30, True, []
-    for i, fails in dataset.unreadable(indices[indices.index(last) + 1 :]):
-        if fails:
-            failed.append(i)
+    end, complete = time.monotonic() + 30, True
+    for i, reason in dataset.unreadable(indices[indices.index(last) + 1 :]):
+        if reason:
+            bad |= dict.fromkeys(dataset.ids_like([i]), reason)
         if time.monotonic() > end:
             complete = False
             break
-    return too_many_bad(dataset, bad + dataset.ids_like(failed), max_bad, complete=complete)
+    return too_many_bad(dataset, bad, max_bad, complete=complete)
 
 
-def too_many_bad(dataset: Dataset, bad: list[str], max_bad: int, *, complete: bool = True) -> UserError:
-    """The error that names unreadable images."""
+def too_many_bad(dataset: Dataset, bad: dict[str, str], max_bad: int, *, complete: bool = True) -> UserError:
+    """The error that names unreadable images, each with the reason."""
     among = f"of {len(dataset):,} images" if complete else "images among those looked at so far"
     return UserError(
         f"'{dataset.name}': {len(bad)} {among} cannot be read ({max_bad} allowed): {named(bad)}.",
@@ -225,6 +225,7 @@ def too_many_bad(dataset: Dataset, bad: list[str], max_bad: int, *, complete: bo
     )
 
 
-def named(ids: list[str]) -> str:
-    """The first few ids, and how many more there are."""
-    return ", ".join(ids[:NAMED_BAD]) + (f" and {len(ids) - NAMED_BAD} more" if len(ids) > NAMED_BAD else "")
+def named(bad: dict[str, str]) -> str:
+    """The first few unreadable images with the reason, and how many more there are."""
+    shown = ", ".join(f"{name} ({reason})" for name, reason in list(bad.items())[:NAMED_BAD])
+    return shown + (f" and {len(bad) - NAMED_BAD} more" if len(bad) > NAMED_BAD else "")

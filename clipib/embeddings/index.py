@@ -14,13 +14,16 @@ class Neighbours(NamedTuple):
     indices: np.ndarray
 
 
-def build_index(features: np.ndarray):
-    """A flat inner-product index of (N, D) unit features, on the GPUs where FAISS sees some."""
+GPU_MAX_K = 2048  # what FAISS can return per query on a GPU
+
+
+def build_index(features: np.ndarray, *, gpu: bool = True):
+    """A flat inner-product index of (N, D) unit features, on the GPUs where FAISS sees some and `gpu` allows it."""
     import faiss
 
     features = _checked(features)
     index = faiss.IndexFlatIP(features.shape[1])
-    if getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
+    if gpu and getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
         index = faiss.index_cpu_to_all_gpus(index)
     index.add(features)
     return index

@@ -100,7 +100,7 @@ class Space:
         self.folder = folder
         self.manifest = manifest
         self.writable = True
-        self._blocks: list[np.ndarray] = []
+        self._blocks: list[Path | np.ndarray] = []  # a file is opened only while it is read
         self._place: dict[bytes, tuple[int, int]] = {}
         for path in sorted(folder.glob("*" + KEYS)):
             self._open(path)
@@ -115,12 +115,15 @@ class Space:
 
     def get(self, keys: list[bytes]) -> np.ndarray:
         """(n, D) float32 features of these keys, all of which are in the space."""
-        first = self._blocks[self._place[keys[0]][0]]
-        out = np.empty((len(keys), first.shape[1]), dtype=np.float32)
         places = np.array([self._place[k] for k in keys])
+        out = None
         for block in np.unique(places[:, 0]):
+            features = self._blocks[block]
+            if isinstance(features, Path):
+                features = np.load(features, mmap_mode="r")
             rows = np.flatnonzero(places[:, 0] == block)
-            out[rows] = self._blocks[block][places[rows, 1]]
+            out = np.empty((len(keys), features.shape[1]), dtype=np.float32) if out is None else out
+            out[rows] = features[places[rows, 1]]
         return out
 
     def append(self, keys: list[bytes], features: np.ndarray) -> None:
@@ -138,7 +141,6 @@ class Space:
         if self.writable:
             try:
                 self._write(key_rows, features)
-                return
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
                     raise
@@ -153,19 +155,19 @@ class Space:
         name = _block_name(key_rows, features)
         _write_aside(self.folder / (name + FEATURES), lambda f: np.save(f, features))
         _write_aside(self.folder / (name + KEYS), lambda f: np.save(f, key_rows))
-        self._open(self.folder / (name + KEYS))
 
     def _open(self, path: Path) -> None:
         """Take in a block; one that is not whole is passed over, and its rows are encoded again."""
+        features = path.with_name(path.name.replace(KEYS, FEATURES))
         try:
             key_rows = np.load(path)
-            features = np.load(path.with_name(path.name.replace(KEYS, FEATURES)), mmap_mode="r")
-        except (OSError, ValueError, EOFError):
+            n_rows = len(np.load(features, mmap_mode="r"))
+        except (FileNotFoundError, ValueError, EOFError):
             return
-        if len(key_rows) == len(features):
+        if len(key_rows) == n_rows:
             self._add(key_rows, features)
 
-    def _add(self, key_rows: np.ndarray, features: np.ndarray) -> None:
+    def _add(self, key_rows: np.ndarray, features: Path | np.ndarray) -> None:
         block = len(self._blocks)
         self._blocks.append(features)
         data = key_rows.tobytes()

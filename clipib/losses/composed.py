@@ -49,6 +49,11 @@ def make_loss(
     if not 0 <= weight < float("inf"):
         raise UserError(f"The penalty weight {weight} is not a number of at least 0.", hint="Try --penalty-weight 0.1.")
     if penalty == "none":
+        if penalty_weight:
+            hint = "Take --loss cibr, or leave --penalty-weight out."
+            raise UserError(
+                f"The loss {name} has no penalty that a weight of {penalty_weight:g} could act on.", hint=hint
+            )
         weight = 0.0
     compute = partial(
         _compute,

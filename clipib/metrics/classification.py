@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,11 @@ def predict(logits: np.ndarray, targets: np.ndarray) -> Predictions:
         top5=order,
         confidence=1.0 / exponentials.sum(axis=1),
     )
+
+
+def join_predictions(parts: Iterable[Predictions]) -> Predictions:
+    """The predictions of consecutive blocks of images as one."""
+    return Predictions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def accuracy_at_k(target_rank: np.ndarray, k: int) -> float:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipib import __version__
-from clipib.models.model import Model, weights_sha256
-from clipib.models.sources import CONFIG_FILE, RECORD_FILE
+from clipib.errors import UserError
+from clipib.models.model import Model, checkpoint_sha256
+from clipib.models.sources import CONFIG_FILE, RECORD_FILE, SEEN_FILE, WEIGHTS_FILE
 
-WEIGHTS_FILE, SEEN_FILE = "open_clip_model.safetensors", "seen.safetensors"
 SCHEMA = "clipib.checkpoint/1"
 
 
@@ -53,12 +53,12 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().cpu().contiguous() for name, t in model.module.state_dict().items()}
-    fingerprint = weights_sha256(model.config, state)
+    fingerprint = checkpoint_sha256(model.config, model.preprocess, state)
     record = {
         "schema": SCHEMA,
         "name": model.name,
         "activation": "quick_gelu" if model.config["quick_gelu"] else "gelu",
-        "weights_sha256": fingerprint,
+        "checkpoint_sha256": fingerprint,
         "clipib_version": __version__,
         **record,
     }
@@ -81,14 +81,23 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
 
 
 def load_seen(folder: str | Path) -> Seen | None:
-    """What the run of a checkpoint folder saw, or None where nothing is recorded."""
+    """What the run of a checkpoint folder saw, or None where nothing is recorded.
+
+    Raises:
+        UserError: when the record is damaged.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     path = Path(folder) / SEEN_FILE
     if not path.is_file():
         return None
-    arrays = load_file(path)
-    return Seen(arrays["train"].view("<u8"), arrays["val"].view("<u8"))
+    try:
+        arrays = load_file(path)
+        return Seen(arrays["train"].view("<u8"), arrays["val"].view("<u8"))
+    except (SafetensorError, KeyError, OSError) as error:
+        hint = "Without it nobody can tell whether images were trained on; restore the file."
+        raise UserError(f"The record of seen images '{path}' is damaged: {error}.", hint=hint) from error
 
 
 def _replace_folder(new: Path, target: Path) -> None:
@@ -108,6 +117,12 @@ def recover(folder: str | Path) -> None:
         os.replace(_old_name(folder), folder)
     for partial in folder.parent.glob(f".{folder.name}.*.partial"):
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_checkpoint(folder: str | Path) -> None:
+    """Delete a checkpoint folder and what a cut-short replacement left of it."""
+    recover(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _old_name(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from clipib.errors import UserError
-from clipib.models.model import DTYPES, PRECISIONS, RANDOM_WEIGHTS, Model, weights_sha256
+from clipib.models.model import DTYPES, PRECISIONS, RANDOM_WEIGHTS, Model, checkpoint_sha256
 from clipib.models.sources import Source, check_weights, resolve_model
 from clipib.registry import check_name
 
@@ -55,16 +55,21 @@ def load_model(
                 weights_only=True,
             )
             tokenizer = open_clip.get_tokenizer(source.location)
-        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, EOFError, OSError) as error:
-            raise _unloadable(source, error) from error
+            preprocess = open_clip.transform.PreprocessCfg(**module.visual.preprocess_cfg)
+            train, evaluation = (open_clip.transform.image_transform_v2(preprocess, is_train=t) for t in (True, False))
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except pickle.UnpicklingError as error:
-            message = f"'{source.pretrained}' holds more than tensors; clipib never executes a pickle."
+            message = f"'{source.pretrained}' is no file of tensors alone; clipib never executes a pickle."
             raise UserError(message, hint="Save the state dict alone, best as safetensors.") from error
+        except Exception as error:  # open_clip meets a damaged file with whatever comes first
+            raise _unloadable(source, error) from error
+    _check_preprocess(source, preprocess)
     config = _model_config(source)
-    fingerprint = weights_sha256(config, module.state_dict())
+    fingerprint = checkpoint_sha256(config, asdict(preprocess), module.state_dict())
     _check_record(source, fingerprint)
-    preprocess = open_clip.transform.PreprocessCfg(**module.visual.preprocess_cfg)
     module.eval()
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     if precision in DTYPES:
         _convert(module, DTYPES[precision])
     return Model(
@@ -72,8 +77,8 @@ def load_model(
         pretrained=source.pretrained,
         module=module.to(target),
         tokenizer=tokenizer,
-        preprocess_train=open_clip.transform.image_transform_v2(preprocess, is_train=True),
-        preprocess_eval=open_clip.transform.image_transform_v2(preprocess, is_train=False),
+        preprocess_train=train,
+        preprocess_eval=evaluation,
         config=config,
         preprocess=asdict(preprocess),
         fingerprint=fingerprint,
@@ -113,11 +118,19 @@ def _model_config(source: Source) -> dict[str, Any]:
     return config
 
 
+def _check_preprocess(source: Source, preprocess) -> None:
+    if len(preprocess.mean) != 3 or len(preprocess.std) != 3 or min(preprocess.std) <= 0:
+        raise UserError(
+            f"'{source.pretrained}' has a preprocessing that cannot be: mean {preprocess.mean}, std {preprocess.std}.",
+            hint="Three numbers each are expected, std above 0.",
+        )
+
+
 def _check_record(source: Source, fingerprint: str) -> None:
-    recorded = source.record.get("weights_sha256")
+    recorded = source.record.get("checkpoint_sha256")
     if recorded and recorded != fingerprint:
         raise UserError(
-            f"The weights in '{source.pretrained}' are not those that its record names "
+            f"Weights, architecture or preprocessing in '{source.pretrained}' are not those that its record names "
             f"({fingerprint[:12]} found, {recorded[:12]} recorded).",
             hint=f"The folder was edited or damaged. To use it as it is: --model local-dir:{source.folder}.",
         )

@@ -28,7 +28,7 @@ class Model:
     module: the torch module; tokenizer: list of texts -> (n, L) token ids.
     preprocess_train, preprocess_eval: RGB picture -> (3, H, W) float tensor.
     config: open_clip's model_cfg, with `quick_gelu` always present. preprocess: size, mean, std, interpolation, ...
-    fingerprint: sha256 over architecture, activation and every weight; names and folders do not enter.
+    fingerprint: sha256 over architecture, activation, preprocessing and every weight; names and places do not enter.
     record: how the checkpoint was trained by clipib, or empty.
     folder: where a local checkpoint lies, or None.
     """
@@ -79,8 +79,15 @@ class Model:
     def tokenizer_key(self) -> str:
         """What the token ids of a text depend on."""
         text = self.config.get("text_cfg", {})
-        kept = {k: text.get(k) for k in ("context_length", "hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")}
-        return json.dumps([type(self.tokenizer).__name__, kept], sort_keys=True)
+        kept = {k: text.get(k) for k in ("context_length", "tokenizer_kwargs", "tokenizer_mode")}
+        rules = getattr(getattr(self.tokenizer, "tokenizer", None), "backend_tokenizer", None)
+        rules = hashlib.sha256(rules.to_str().encode()).hexdigest() if rules is not None else ""
+        return json.dumps([type(self.tokenizer).__name__, kept, rules], sort_keys=True)
+
+    @property
+    def computes_in(self) -> str:
+        """The precision, and under autocast the number format, which depends on the device."""
+        return f"amp {amp_dtype(self.device)}" if self.precision == "amp" else self.precision
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """(n, L) int64 token ids on the CPU, padded to the context length."""
@@ -118,14 +125,14 @@ RANDOM_WEIGHTS = "random weights"
 
 def amp_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device computes in it, else float16."""
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
 
 
-def weights_sha256(config: dict[str, Any], state: dict[str, Tensor]) -> str:
-    """sha256 of an architecture and its weights, independent of device, file format and order."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=list).encode())
+def checkpoint_sha256(config: dict[str, Any], preprocess: dict[str, Any], state: dict[str, Tensor]) -> str:
+    """sha256 of architecture, preprocessing and weights, independent of device, file format and order."""
+    digest = hashlib.sha256(json.dumps([config, preprocess], sort_keys=True, default=list).encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

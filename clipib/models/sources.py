@@ -18,6 +18,7 @@ from clipib.registry import nearest
 DEFAULT_MODEL = "ViT-B-32"
 BUILT_IN = ("tiny",)  # our own architectures, in configs/
 CONFIG_FILE, RECORD_FILE = "open_clip_config.json", "clipib.json"
+WEIGHTS_FILE, SEEN_FILE = "open_clip_model.safetensors", "seen.safetensors"
 WORKS_OFFLINE = "Works without network: --model tiny --pretrained none, a checkpoint folder, or `clipib demo`."
 
 
@@ -56,6 +57,8 @@ def resolve_model(spec: str, pretrained: str | None = None) -> Source:
         UserError: for what is unknown or missing, naming what exists near it.
     """
     spec = spec.strip()
+    if not spec:
+        raise UserError("--model is empty.", hint=WORKS_OFFLINE)
     for prefix in ("local-dir:", "hf-hub:"):
         if spec.startswith(prefix):
             if pretrained:
@@ -82,8 +85,8 @@ def _resolve_schema(spec: str, prefix: str) -> Source:
 def _resolve_local_dir(folder: Path, label: str) -> Source:
     config = read_json(folder / CONFIG_FILE, "open_clip configuration")
     model_config = config.get("model_cfg")
-    if not isinstance(model_config, dict):
-        raise UserError(f"'{folder / CONFIG_FILE}' has no model_cfg: it is no open_clip configuration.")
+    if not isinstance(model_config, dict) or not {"text_cfg", "vision_cfg"} <= set(model_config):
+        raise UserError(f"'{folder / CONFIG_FILE}' has no whole model_cfg: it is no open_clip configuration.")
     quick_gelu = bool(model_config.get("quick_gelu"))
     return Source(folder.resolve().name, label, f"local-dir:{folder}", quick_gelu=quick_gelu, folder=folder)
 
@@ -144,6 +147,10 @@ def _resolve_name(spec: str, pretrained: str | None) -> Source:
             raise UserError(f"No pretrained weights are known for '{name}'.", hint=hint)
         pretrained = "openai" if "openai" in tags else tags[0]
     if Path(pretrained).expanduser().is_file():
+        folder = Path(pretrained).expanduser().parent
+        if (folder / RECORD_FILE).is_file():
+            hint = f"Type --model {folder}: its record and its preprocessing belong to the weights."
+            raise UserError(f"'{pretrained}' is part of the checkpoint folder '{folder}'.", hint=hint)
         weights = str(Path(pretrained).expanduser())
         return Source(name, pretrained, name, weights=weights, quick_gelu=_config_quick_gelu(name))
     return _resolve_tag(name, pretrained, tags)
@@ -172,19 +179,36 @@ def _resolve_tag(name: str, tag: str, tags: list[str]) -> Source:
 
 
 def check_weights(source: Source) -> None:
-    """Make sure that the weights of a pretrained tag are cached or within reach.
+    """Make sure that the weights are there: whole in a folder; of a pretrained tag, cached or within reach.
 
     Raises:
         UserError: when they are not, naming what works without network.
     """
     import open_clip
 
+    if source.folder:
+        _check_weights_file(source.folder)
     if not source.weights or Path(source.weights).is_file():
         return
     repo, _, file = open_clip.get_pretrained_cfg(source.name, source.weights).get("hf_hub", "").rpartition("/")
     if repo:
         file = file or "open_clip_model.safetensors"
         require_hub(f"the weights {source.name}/{source.weights}", repo=repo, file=file)
+
+
+def _check_weights_file(folder: Path) -> None:
+    """A checkpoint folder has weights, and a safetensors file has the length that its header says."""
+    from safetensors import SafetensorError, safe_open
+
+    files = [p for ending in ("*.safetensors", "*.bin", "*.pth") for p in folder.glob(ending) if p.name != SEEN_FILE]
+    if not files:
+        raise UserError(f"'{folder}' holds no weights: expected {WEIGHTS_FILE}.")
+    for path in (p for p in files if p.suffix == ".safetensors"):
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"The weights '{path}' are damaged: {error}.") from error
 
 
 def require_hub(what: str, *, repo: str, file: str) -> None:

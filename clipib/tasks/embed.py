@@ -15,7 +15,7 @@ from clipib.embeddings.store import Store
 from clipib.models.load import load_model
 from clipib.progress import SILENT, Progress
 from clipib.tasks.prepare import plan_evaluation
-from clipib.tasks.results import ResultsFolder, write_atomically
+from clipib.tasks.results import ResultsFolder, settings_of, write_atomically
 
 
 class Exported(NamedTuple):
@@ -58,6 +58,7 @@ def embed(
     Raises:
         UserError: for everything that the user can mend.
     """
+    settings = settings or settings_of(locals())
     out, store = Path(out), Store(cache_dir)
     source, (dataset,) = plan_evaluation(
         "embed",
@@ -70,6 +71,8 @@ def embed(
         name=name,
         data_root=data_root,
         columns=columns,
+        device=device,
+        precision=precision,
         limit=limit,
         seed=seed,
         dry_run=dry_run,
@@ -79,10 +82,10 @@ def embed(
         return []
     import pandas as pd
 
-    settings = settings or {"model": model, "pretrained": pretrained, "data": data, "seed": seed, "limit": limit}
-    with ResultsFolder(out, command="embed", settings=settings, fresh=fresh):
+    with ResultsFolder(out, command="embed", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
         loaded = load_model(source, device=device, precision=precision, seed=seed)
+        folder.begin()
         images = embed_images(
             loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
         )

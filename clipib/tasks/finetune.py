@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from clipib import __version__
 from clipib.data.dataset import Dataset
 from clipib.data.load import load_dataset
+from clipib.data.prompts import prompts_sha256
 from clipib.embeddings.encode import embed_images, embed_texts, named, too_many_bad
 from clipib.errors import UserError
 from clipib.losses import LOSSES
 from clipib.losses.composed import Loss, make_loss
-from clipib.metrics.classification import accuracy_at_k, mean_per_class_recall, predict
+from clipib.metrics.classification import accuracy_at_k, mean_per_class_recall
 from clipib.metrics.retrieval import recall_at_k
-from clipib.models.checkpoint import Seen, load_seen, recover, save_checkpoint, short_keys
-from clipib.models.load import load_model
-from clipib.models.model import Model
-from clipib.models.sources import check_weights, read_json, resolve_model
-from clipib.progress import SILENT, Progress
+from clipib.models.checkpoint import Seen, load_seen, recover, remove_checkpoint, save_checkpoint, short_keys
+from clipib.models.load import load_model, pick_device
+from clipib.models.model import RANDOM_WEIGHTS, Model
+from clipib.models.sources import RECORD_FILE, Source, check_weights, read_json, resolve_model
+from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
 from clipib.scoring.tiles import retrieval_ranks
-from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_image, describe_model
-from clipib.tasks.results import JSON_FILE, ResultsFolder, Row, join_params
-from clipib.tasks.zeroshot import build_classifier, class_logits
+from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_image, describe_model, find_overlap
+from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
+from clipib.tasks.zeroshot import build_classifier, classify
 from clipib.training.batches import steps_per_epoch
 from clipib.training.loop import Progressed, fit
 from clipib.training.state import STATE_FILE
 
+DEFAULT_EPOCHS = 5
 HELD_OUT = 0.1  # share of the training images that choose the checkpoint, without --val
 PRETRAINED_LR, RANDOM_LR = 1e-5, 5e-4
 STAGES = ("start", "best", "last")
@@ -55,7 +59,7 @@ def finetune(
     loss: str = "clip",
     penalty_weight: float | None = None,
     out: str | Path = "runs/finetune",
-    epochs: int = 5,
+    epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 64,
     lr: float | None = None,
@@ -90,7 +94,7 @@ def finetune(
         train: a data specification; its split is train unless one is written.
         val: a data specification; its split is val unless one is written.
         loss: a row of `clipib.losses.LOSSES`. penalty_weight: overrides that row's.
-        epochs: passes over the training images; `steps`, where given, goes before.
+        epochs: passes over the training images, 5 when left out; or `steps`.
         batch_size: pairs a step; cut to the number of training images.
         lr: peak rate; left out, 1e-5 for pretrained weights and 5e-4 for random ones.
         warmup: steps of linear warm-up; left out, a tenth of all, at most 500.
@@ -106,69 +110,65 @@ def finetune(
     Raises:
         UserError: for everything that the user can mend.
     """
+    settings = settings or settings_of(locals())
+    out = Path(out)
     composed = make_loss(check_name("loss", loss, LOSSES), penalty_weight=penalty_weight)
+    _check_numbers(lr=lr, weight_decay=weight_decay, clip_norm=clip_norm)
+    if epochs is not None and steps is not None:
+        raise UserError(f"Both --epochs {epochs} and --steps {steps} are given.", hint="Give one of them.")
     check_name("precision", precision, ("auto", "fp32", "amp"))
+    pick_device(device)
     source = resolve_model(model, pretrained)
     check_weights(source)
+    _check_place(out, source)
     seen_before = load_seen(source.folder) if source.folder else None
     dataset = load_dataset(train, role="train", data_root=data_root, name=name, columns=columns)
     chosen = load_dataset(val, role="val", data_root=data_root, columns=columns) if val else None
-    if dataset.captions is None and dataset.labels is None:
-        raise UserError(f"'{dataset.name}' has neither captions nor classes to train on.")
+    for given in filter(None, (dataset, chosen)):
+        if given.captions is None and given.labels is None:
+            raise UserError(f"'{given.name}' has neither captions nor classes.", hint="Use class folders or a table.")
     if limit:
         dataset = dataset.sample(limit, seed=seed)
-    dataset, chosen = (d and _readable(d, max_bad, workers, progress) for d in (dataset, chosen))
-    if chosen is None:
-        parts = _hold_out(dataset, seed, seen_before, progress)
+    if dry_run:
+        check_first_image(dataset)
     else:
-        parts = _checked_parts(dataset, chosen, seen_before, allow_overlap)
-    if len(parts.train) < 2:
-        raise UserError(f"'{parts.train.name}' has {len(parts.train)} training images; contrast needs two.")
+        dataset, chosen = (d and _readable(d, max_bad, workers, progress) for d in (dataset, chosen))
+    if len(dataset) < 3:
+        raise UserError(f"'{dataset.name}' has {counted(len(dataset), 'image')}; training and validation need three.")
+    parts = _split_parts(dataset, chosen, seen_before, seed=seed, allow=allow_overlap)
     if batch_size > len(parts.train):
         progress.warn(f"batch size {batch_size} is cut to the {len(parts.train)} training images")
         batch_size = len(parts.train)
-    if batch_size < 2:
-        raise UserError(f"Batch size {batch_size} is too small: a contrast needs two pairs.", hint="Try 64.")
     per_epoch = steps_per_epoch(parts.train, batch_size)
-    steps = steps or epochs * per_epoch
+    steps = steps or (epochs or DEFAULT_EPOCHS) * per_epoch
     warmup = min(500, max(1, steps // 10)) if warmup is None else warmup
-    random = source.pretrained == "random weights"
-    lr = lr or (RANDOM_LR if random else PRETRAINED_LR)
+    eval_every = eval_every or per_epoch
+    save_every = save_every or min(per_epoch, max(50, steps // 20))
+    if lr is None:
+        lr = RANDOM_LR if source.pretrained == RANDOM_WEIGHTS else PRETRAINED_LR
     progress.say(
-        f"finetune: {describe_model(source)}, loss {loss}; {len(parts.train):,} training and {len(parts.val):,} "
-        f"validation images of {parts.train.name}; {steps:,} steps of {batch_size} pairs, peak rate {lr:g}"
+        f"finetune: {describe_model(source)}, loss {loss}; {counted(len(parts.train), 'training image')} of "
+        f"{dataset.name}, {len(parts.val):,} to validate; {counted(steps, 'step')} of {batch_size} pairs, "
+        f"peak rate {lr:g}"
     )
-    for note in (*parts.train.notes, *(parts.val.notes if val else ())):
+    for note in (*dataset.notes, *(parts.val.notes if chosen is not None else ())):
         progress.say(note)
-    check_disk(Path(out), 1_000_000, "the training record")
+    check_disk(out, 1_000_000, "the training record")
     if dry_run:
-        check_first_image(parts.train)
-        check_first_image(parts.val)
-        return Outcome([], Path(out))
-    out = Path(out)
-    settings = settings or {"model": model, "pretrained": pretrained, "train": train, "loss": loss, "seed": seed}
-    finished = _check_folder(out, settings, fresh=fresh, resume=resume)
-    if fresh:
-        _clear(out)
+        return Outcome([], out)
     with ResultsFolder(out, command="finetune", settings=settings, fresh=fresh) as folder:
-        for stage in ("best", "last"):
-            recover(out / stage)
         progress.say(f"loading {source.name}")
         trained = load_model(source, device=device, seed=seed)
         trained.precision = ("amp" if trained.device.type == "cuda" else "fp32") if precision == "auto" else precision
-        run = RunContext("finetune", trained, "strict", seed, limit)
-        if finished:
-            progress.say("this run is finished; its rows are kept (--fresh starts over)")
-            return Outcome(folder.rows(), out)
-        n_parameters = sum(p.numel() for p in trained.module.parameters())
-        check_disk(out, CHECKPOINT_BYTES_PER_PARAMETER * n_parameters, "the checkpoints")
-        base = trained.fingerprint
-        seen = _seen(parts, seen_before)
         identity = {
-            "base": base,
+            "base": trained.fingerprint,
             "train": parts.train.sha256,
+            "train_prompts": _prompts_of(parts.train),
             "val": parts.val.sha256,
+            "val_prompts": _prompts_of(parts.val),
             "loss": loss,
+            "similarity": composed.similarity,
+            "penalty": composed.penalty,
             "penalty_weight": composed.penalty_weight,
             "steps": steps,
             "batch_size": batch_size,
@@ -176,18 +176,26 @@ def finetune(
             "weight_decay": weight_decay,
             "warmup": warmup,
             "clip_norm": clip_norm,
-            "eval_every": eval_every or per_epoch,
+            "eval_every": eval_every,
             "seed": seed,
             "precision": trained.precision,
         }
+        for stage in ("best", "last"):
+            recover(out / stage)
+        if not fresh and _is_finished(out, identity, resume=resume):
+            progress.say("this run is finished; its rows are kept (--fresh starts over)")
+            return Outcome([r for r in folder.rows() if r.command == "finetune"], out)
+        n_parameters = sum(p.numel() for p in trained.module.parameters())
+        check_disk(out, CHECKPOINT_BYTES_PER_PARAMETER * n_parameters, "the checkpoints")
+        if fresh:
+            _clear(out)
+        folder.begin()
+        run = RunContext("finetune", trained, "strict", seed)
+        seen = _seen(parts, seen_before)
+        base = {"model": source.name, "pretrained": source.pretrained, "sha256": trained.fingerprint}
 
         def save(current: Model, stage: str, step: int) -> str:
-            record = {
-                **_record(composed, parts, identity),
-                "stage": stage,
-                "step": step,
-                "base": {"model": source.name, "pretrained": source.pretrained, "sha256": base},
-            }
+            record = {**_record(composed, parts, identity), "stage": stage, "step": step, "base": base}
             return save_checkpoint(current, out / stage, record, seen=seen)
 
         done = fit(
@@ -201,8 +209,8 @@ def finetune(
             weight_decay=weight_decay,
             warmup=warmup,
             clip_norm=clip_norm,
-            eval_every=eval_every or per_epoch,
-            save_every=save_every or steps,
+            eval_every=eval_every,
+            save_every=save_every,
             seed=seed,
             workers=workers,
             evaluate=lambda current: _evaluate(current, parts.val, batch_size, workers),
@@ -221,6 +229,28 @@ def finetune(
     return Outcome(rows, out)
 
 
+def _check_numbers(*, lr: float | None, weight_decay: float, clip_norm: float) -> None:
+    if lr is not None and not 0 < lr < float("inf"):
+        raise UserError(f"The learning rate {lr} is no positive number.", hint="Try --lr 1e-5.")
+    for flag, value in (("--weight-decay", weight_decay), ("--clip-norm", clip_norm)):
+        if not 0 <= value < float("inf"):
+            raise UserError(f"{flag} {value} is no number of at least 0.")
+
+
+def _check_place(out: Path, source: Source) -> None:
+    """The run must not lie in the checkpoint that it starts from, nor replace it."""
+    if not str(out).strip(". ") and str(out) != "..":
+        raise UserError("--out names no folder of its own.", hint="Try --out runs/a.")
+    if source.folder is None:
+        return
+    start, place = source.folder.resolve(), out.resolve()
+    if place == start or start in place.parents or place in start.parents:
+        raise UserError(
+            f"--out '{out}' and the checkpoint '{source.pretrained}', where training starts, lie in each other.",
+            hint="Name another --out.",
+        )
+
+
 def _readable(dataset: Dataset, max_bad: int, workers: int, progress: Progress) -> Dataset:
     """The images that can be decoded, found before training starts and not in the middle of it.
 
@@ -230,59 +260,68 @@ def _readable(dataset: Dataset, max_bad: int, workers: int, progress: Progress) 
     if dataset.world is not None:
         return dataset
     with progress.track(f"checking {dataset.name}", len(dataset)) as advance:
-        bad = []
-        for i, fails in dataset.unreadable(range(len(dataset)), workers=workers):
-            bad += [i] * fails
+        bad = {}
+        for i, reason in dataset.unreadable(range(len(dataset)), workers=workers):
+            if reason:
+                bad[i] = reason
             advance()
-    if len(bad) > max_bad:
-        raise too_many_bad(dataset, [dataset.images.ids[i] for i in bad], max_bad)
     if not bad:
         return dataset
-    progress.warn(f"{dataset.name}: left out are {named([dataset.images.ids[i] for i in bad])}")
-    return dataset.take(np.setdiff1d(np.arange(len(dataset)), bad))
+    by_id = {dataset.images.ids[i]: reason for i, reason in bad.items()}
+    if len(bad) > max_bad:
+        raise too_many_bad(dataset, by_id, max_bad)
+    progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {named(by_id)}")
+    return dataset.take(np.setdiff1d(np.arange(len(dataset)), list(bad)))
 
 
-def _checked_parts(dataset: Dataset, val: Dataset, seen: Seen | None, allow_overlap: bool) -> Parts:
-    """Refuse validation images that are trained on, here or in what the checkpoint comes from."""
-    shared = set(dataset.keys) & set(val.keys)
-    if shared:
+def _split_parts(dataset: Dataset, val: Dataset | None, seen: Seen | None, *, seed: int, allow: bool) -> Parts:
+    """Training and validation images, apart; where no validation is named, a seeded tenth is held out.
+
+    Raises:
+        UserError: when validation images are trained on, here or in what the checkpoint comes from, and `allow` is not
+            set.
+    """
+    if val is None:
+        train, val = _hold_out(dataset, seed, seen)
+        shared = set()
+    else:
+        train, shared = dataset, set(dataset.keys) & set(val.keys)
+    if shared and not allow:
         example = val.images.ids[next(i for i, key in enumerate(val.keys) if key in shared)]
         raise UserError(
-            f"{len(shared):,} images are in both the training and the validation data, for example '{example}'.",
-            hint="Remove them from one, or leave --val out: a tenth of the training images is then held out.",
+            f"{counted(len(shared), 'image')} of the validation data stand in the training data, as '{example}'.",
+            hint="Remove them from one, or leave --val out: a tenth of the training images is then held out. "
+            "--allow-overlap marks the rows instead.",
         )
-    overlap = _overlap(val, seen)
-    if overlap and not allow_overlap:
+    in_train, in_val = find_overlap(seen, val.keys)
+    if in_train and not allow:
         raise UserError(
-            f"The checkpoint was trained on images of '{val.name}', which are to choose the best one here.",
-            hint="Validate on other images, or add --allow-overlap to mark the rows with overlap=train.",
+            f"The checkpoint was trained on {counted(in_train, 'image')} of '{val.name}' that are to choose the best.",
+            hint="Name other images with --val, or add --allow-overlap to mark the rows with overlap=train.",
         )
-    return Parts(dataset, val, overlap)
+    overlap = "train" if shared or in_train else "val" if in_val else ""
+    return Parts(train, val, {"overlap": overlap} if overlap else {})
 
 
-def _hold_out(dataset: Dataset, seed: int, seen: Seen | None, progress: Progress) -> Parts:
-    """A seeded, class-balanced tenth for validation, where possible of images new to the checkpoint."""
+def _hold_out(dataset: Dataset, seed: int, seen: Seen | None) -> tuple[Dataset, Dataset]:
+    """Training part and a seeded, class-balanced tenth, where possible of images new to the checkpoint."""
     wanted = max(1, round(HELD_OUT * len(dataset)))
     unseen = np.arange(len(dataset))
     if seen is not None:
-        unseen = np.flatnonzero(~np.isin(_each_short_key(dataset), seen.train))
+        short = np.frombuffer(b"".join(key[:8] for key in dataset.keys), dtype="<u8")
+        unseen = np.flatnonzero(~np.isin(short, seen.train))
     pool = dataset.take(unseen) if len(unseen) >= wanted else dataset
     val = pool.sample(wanted, seed=seed)
     held = set(val.keys)
-    train_part = dataset.take(np.array([i for i, key in enumerate(dataset.keys) if key not in held], dtype=np.int64))
-    overlap = _overlap(val, seen)
-    if overlap:
-        progress.warn("the held-out images are among those that the checkpoint was trained on; rows say overlap=train")
-    return Parts(train_part, val, overlap)
+    kept = np.array([i for i, key in enumerate(dataset.keys) if key not in held], dtype=np.int64)
+    if len(kept) < 2:
+        raise UserError(f"'{dataset.name}' has too few different images: {len(kept)} are left to train on.")
+    return dataset.take(kept), replace(val, limit=dataset.limit)
 
 
-def _each_short_key(dataset: Dataset) -> np.ndarray:
-    return np.frombuffer(b"".join(key[:8] for key in dataset.keys), dtype="<u8")
-
-
-def _overlap(val: Dataset, seen: Seen | None) -> dict[str, str]:
-    in_train = seen is not None and bool(np.isin(_each_short_key(val), seen.train).any())
-    return {"overlap": "train"} if in_train else {}
+def _prompts_of(dataset: Dataset) -> str:
+    """Hash of the class prompts, where images are trained on or validated by them."""
+    return prompts_sha256(dataset.classnames, dataset.templates) if dataset.captions is None else ""
 
 
 def _seen(parts: Parts, before: Seen | None) -> Seen:
@@ -302,7 +341,7 @@ def _evaluate(model: Model, val: Dataset, batch_size: int, workers: int) -> dict
         ways = {"image": ranks.text_to_image.numpy(), "text": ranks.image_to_text.numpy()}
         return {f"{way}_retrieval_recall@{k}": recall_at_k(found, k) for way, found in ways.items() for k in RECALL_K}
     classifier, _ = build_classifier(model, val, store=None)
-    predictions = predict(class_logits(images.features, classifier, model), val.labels)
+    predictions = classify(images.features, classifier, model, val.labels)
     accuracies = {f"acc{k}": accuracy_at_k(predictions.target_rank, k) for k in (1, 5) if k <= len(val.classnames)}
     return {**accuracies, "mean_per_class_recall": mean_per_class_recall(predictions.predicted, val.labels)}
 
@@ -346,39 +385,38 @@ def _rows(run: RunContext, parts: Parts, done: Progressed, loss: Loss, pretraine
                     checkpoint_sha256=done.hashes[stage],
                     loss=run.model.loss if stage == "start" else loss.name,
                     split="val",
+                    prompts_sha256=_prompts_of(parts.val),
                 )
             )
     return rows
 
 
-def _check_folder(out: Path, settings: dict[str, Any], *, fresh: bool, resume: bool) -> bool:
-    """Whether `out` holds this run, finished.
+def _is_finished(out: Path, identity: dict[str, Any], *, resume: bool) -> bool:
+    """Whether `out` holds this very run, finished.
 
     Raises:
         UserError: when it holds an unfinished run or another finished one, and nothing says what to do with it.
     """
-    if fresh or not (out / JSON_FILE).is_file():
-        return False
-    earlier = read_json(out / JSON_FILE, "results file")
-    if earlier.get("status") != "complete" or (out / STATE_FILE).exists():
+    if (out / STATE_FILE).exists():
         if resume:
             return False
         hint = "Add --resume to go on from its last saved step, or --fresh to start over."
         raise UserError(f"'{out}' holds an unfinished run.", hint=hint)
-    if _comparable(earlier.get("settings", {})) != _comparable(settings):
+    if not (out / "last" / RECORD_FILE).is_file():
+        return False
+    record = read_json(out / "last" / RECORD_FILE, "training record")
+    before, now = record.get("training", {}), json.loads(json.dumps(identity))
+    different = [key for key in now if before.get(key) != now[key]]
+    if record.get("clipib_version") != __version__:
+        different.insert(0, "clipib_version")
+    if different:
         hint = "Name another --out, or add --fresh to replace it."
-        raise UserError(f"'{out}' holds a finished run with other settings.", hint=hint)
+        raise UserError(f"'{out}' holds a finished run that differs in {', '.join(different)}.", hint=hint)
     return True
-
-
-def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without those that do not change the result."""
-    beside = ("resume", "fresh", "out", "workers", "device", "format", "offline", "dry_run")
-    return {k: v for k, v in settings.items() if k not in beside and v not in (None, [], "", False)}
 
 
 def _clear(out: Path) -> None:
     for stage in ("best", "last"):
-        shutil.rmtree(out / stage, ignore_errors=True)
+        remove_checkpoint(out / stage)
     for file in (STATE_FILE, "metrics.csv"):
         (out / file).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,14 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipib.data.dataset import Dataset
+from clipib.data.images import why
 from clipib.data.load import load_datasets
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
-from clipib.models.checkpoint import load_seen, short_keys
-from clipib.models.model import RANDOM_WEIGHTS, Model
+from clipib.models.checkpoint import Seen, load_seen, short_keys
+from clipib.models.load import pick_device
+from clipib.models.model import PRECISIONS, RANDOM_WEIGHTS, Model
 from clipib.models.sources import DEFAULT_MODEL, Source, check_weights, resolve_model
-from clipib.progress import Progress
-from clipib.tasks.results import Row
+from clipib.progress import Progress, counted
+from clipib.registry import check_name
+from clipib.tasks.results import Row, slug
 
 RESULT_BYTES, FEATURE_BYTES = 1_000, 4_096  # what one item takes on disk, roughly
 
@@ -39,7 +43,6 @@ class RunContext:
     model: Model
     protocol: str
     seed: int
-    limit: int | None
 
     def row(self, dataset: Dataset, *, prompts_sha256: str = "", n_bad: int = 0, **values: Any) -> Row:
         """A row of this run; `values` are metric, value, params and the like."""
@@ -65,7 +68,7 @@ class RunContext:
                 "seed": self.seed,
                 "data_sha256": dataset.sha256,
                 "prompts_sha256": prompts_sha256,
-                "limit": self.limit,
+                "limit": dataset.limit,
                 **values,
             }
         )
@@ -90,6 +93,8 @@ def plan_evaluation(
     name: str = "",
     data_root: str | Path | None = None,
     columns: dict[str, str] | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
     limit: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -103,16 +108,24 @@ def plan_evaluation(
     Raises:
         UserError: for whatever is missing or does not fit.
     """
+    check_name("precision", precision, PRECISIONS)
+    pick_device(device)
     source = resolve_model(model, pretrained)
     check_weights(source)
     loaded = load_datasets(datasets, need=need, data_root=data_root, name=name, columns=columns)
+    files = Counter(slug(d.name) for d in {d.name: d for d in loaded}.values())
+    if doubled := [f for f, count in files.items() if count > 1]:
+        raise UserError(
+            f"Two data sets in one call would share the file samples/{doubled[0]}.parquet.",
+            hint="Evaluate them apart, with --name.",
+        )
     if limit:
         loaded = [d.sample(limit, seed=seed) for d in loaded]
     n_images = sum(map(len, loaded))
     n_texts = sum(len(d.classnames) * len(d.templates) if need == "label" else len(d.captions or ()) for d in loaded)
     progress.say(
-        f"{command}: {describe_model(source)}; {len(loaded)} data set{'s' * (len(loaded) > 1)}, {n_images:,} images, "
-        f"{n_texts:,} {'prompts' if need == 'label' else 'captions'}"
+        f"{command}: {describe_model(source)}; {counted(len(loaded), 'data set')}, {counted(n_images, 'image')}, "
+        f"{counted(n_texts, 'prompt' if need == 'label' else 'caption')}"
     )
     if source.pretrained == RANDOM_WEIGHTS:
         progress.warn(f"{source.name} has random weights, as asked for: its numbers are those of chance.")
@@ -130,7 +143,7 @@ def plan_evaluation(
 def say_encoded(images: int, texts: int, progress: Progress) -> None:
     """What of a run's features was new."""
     if images or texts:
-        progress.say(f"encoded {images:,} images and {texts:,} texts; the rest came from the store")
+        progress.say(f"encoded {counted(images, 'image')} and {counted(texts, 'text')}; the rest came from the store")
     else:
         progress.say("nothing was encoded: everything came from the store")
 
@@ -141,6 +154,14 @@ def describe_model(source: Source) -> str:
     if source.name == DEFAULT_MODEL and source.pretrained == "openai":
         return text.replace("(openai", "(the default; openai", 1)
     return text
+
+
+def find_overlap(seen: Seen | None, keys: list[bytes]) -> tuple[int, int]:
+    """How many of these images a checkpoint was trained on, and how many chose it in validation."""
+    if seen is None:
+        return 0, 0
+    short = short_keys(keys)
+    return int(np.isin(short, seen.train).sum()), int(np.isin(short, seen.val).sum())
 
 
 def check_overlap(model: Model, dataset: Dataset, *, allow: bool, progress: Progress) -> dict[str, str]:
@@ -156,14 +177,11 @@ def check_overlap(model: Model, dataset: Dataset, *, allow: bool, progress: Prog
         UserError: when training images are among the data and `allow` is not set.
     """
     seen = load_seen(model.folder) if model.folder else None
-    if seen is None:
-        return {}
-    keys = short_keys(dataset.keys)
-    in_train, in_val = (int(np.isin(keys, part).sum()) for part in (seen.train, seen.val))
+    in_train, in_val = find_overlap(seen, dataset.keys) if seen is not None else (0, 0)
     if in_train and not allow:
         raise UserError(
-            f"{in_train:,} of the {len(keys):,} images of '{dataset.name}' are among those that '{model.pretrained}' "
-            "was trained on.",
+            f"{in_train:,} of the {len(dataset):,} images of '{dataset.name}' are among those that "
+            f"'{model.pretrained}' was trained on.",
             hint="Evaluate on held-out data, or add --allow-overlap to mark the rows with overlap=train.",
         )
     if in_train:
@@ -184,7 +202,7 @@ def check_first_image(dataset: Dataset) -> None:
         dataset.images.open(0)
     except OSError as error:
         name = dataset.images.ids[0]
-        raise UserError(f"The first image of '{dataset.name}', '{name}', cannot be read: {error}.") from error
+        raise UserError(f"The first image of '{dataset.name}', '{name}', cannot be read: {why(error)}.") from error
 
 
 def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
@@ -196,6 +214,8 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
     place = Path(folder).absolute()
     while not place.exists():
         place = place.parent
+    if not place.is_dir():
+        raise UserError(f"'{place}' is a file where a folder is wanted, for {what}.", hint="Name another folder.")
     free = shutil.disk_usage(place).free
     if free < needed_bytes:
         raise UserError(

@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ class Row:
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
+SAMPLE_SCOPE = ("command", "checkpoint_sha256", "dataset", "split", "protocol", "precision", "seed", "limit")
+SAMPLE_SCOPE += ("data_sha256", "prompts_sha256")
 NOT_IN_KEY = {
     "model",
     "pretrained",
@@ -118,7 +120,7 @@ def read_rows(path: str | Path) -> list[Row]:
                     hint="Name another --out, or start over with --fresh.",
                 )
             return [_row(cells) for cells in reader]
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, OSError, csv.Error) as error:
         raise UserError(f"'{path}' cannot be read: {error}.", hint="Start over with --fresh.") from error
 
 
@@ -129,7 +131,7 @@ class ResultsFolder:
         out: the folder, made where it is missing.
         command: the command that writes.
         settings: what the run was asked for, enough to repeat it with `--config`.
-        fresh: forget what an earlier run left.
+        fresh: forget what an earlier run left, once work begins.
 
     Raises:
         UserError: when another run holds the folder or it cannot be written.
@@ -141,6 +143,7 @@ class ResultsFolder:
         self.settings = settings
         self.fresh = fresh
         self._rows: list[Row] = []
+        self._begun = False
         self._started = time.time()
 
     def __enter__(self) -> ResultsFolder:
@@ -157,21 +160,27 @@ class ResultsFolder:
         except PermissionError as error:
             raise UserError(f"--out '{self.out}' cannot be written: {error.strerror}.") from error
         try:
-            if self.fresh:
-                for file in (CSV_FILE, JSON_FILE):
-                    (self.out / file).unlink(missing_ok=True)
-                shutil.rmtree(self.out / SAMPLES, ignore_errors=True)
             path = self.out / CSV_FILE
-            self._rows = read_rows(path) if path.exists() else []
-            self._write_json("running")
+            if path.exists() and not self.fresh:
+                self._rows = read_rows(path)
+            for partial in self.out.glob(".*.partial"):
+                partial.unlink(missing_ok=True) if partial.is_file() else shutil.rmtree(partial, ignore_errors=True)
         except BaseException:
             self._lock.release()
             raise
         return self
 
+    def begin(self) -> None:
+        """Say in `results.json` that work has begun; before that, a mistake leaves the folder as it was."""
+        if self.fresh:
+            (self.out / CSV_FILE).unlink(missing_ok=True)
+            shutil.rmtree(self.out / SAMPLES, ignore_errors=True)
+        self._begun = True
+        self._write_json("running")
+
     def __exit__(self, kind, *_) -> None:
         try:
-            if kind is None:
+            if kind is None and self._begun:
                 self._write_json("complete")
         finally:
             self._lock.release()
@@ -180,8 +189,11 @@ class ResultsFolder:
         """All rows of the folder."""
         return list(self._rows)
 
-    def kept(self, like: Row, metrics: Iterable[str]) -> list[Row]:
+    def kept(self, like: Row, metrics: Iterable[str], *, max_bad: int = 0) -> list[Row]:
         """Earlier rows of this version in the scope of `like` (its checkpoint, data, protocol, ...).
+
+        Args:
+            max_bad: rows that left out more images are computed again.
 
         Returns:
             All rows of those metrics, or none unless every metric is there.
@@ -193,7 +205,9 @@ class ResultsFolder:
             for r in self._rows
             if r.metric in metrics and r.clipib_version == __version__ and [getattr(r, c) for c in SCOPE] == scope
         ]
-        return rows if {r.metric for r in rows} == metrics else []
+        complete = {r.metric for r in rows} == metrics and all(r.n_bad <= max_bad for r in rows)
+        names = {c: getattr(like, c) for c in ("model", "pretrained", "loss")}  # those of this call
+        return [replace(r, **names) for r in rows] if complete else []
 
     def add(self, rows: list[Row], samples: dict[str, Any] | None = None) -> None:
         """Write finished rows, all of them or none, and the per-sample table (columns of equal length)."""
@@ -204,23 +218,22 @@ class ResultsFolder:
         write_atomically(self.out / CSV_FILE, to_csv(self._rows).encode())
 
     def _write_samples(self, like: Row, samples: dict[str, Any]) -> None:
-        """Per-sample predictions; a table with the samples of another checkpoint or setting keeps them."""
+        """Per-sample predictions; those of other checkpoints, settings or commands in the same table stay."""
         import pandas as pd
 
         path = self.out / SAMPLES / f"{slug(like.dataset)}.parquet"
-        scope = {c: getattr(like, c) for c in ("checkpoint_sha256", "split", "protocol", "precision", "seed", "limit")}
         frame = pd.DataFrame(samples)
-        for column, value in reversed(scope.items()):
-            frame.insert(
-                0, column, pd.array([value] * len(frame), dtype="Int64" if column in ("seed", "limit") else "string")
-            )
-        if path.exists():
-            old = pd.read_parquet(path)
-            if set(old.columns) == set(frame.columns):
-                same = pd.Series(True, index=old.index)
-                for column, value in scope.items():
-                    same &= old[column].isna() if value is None else (old[column] == value).fillna(False)
-                frame = pd.concat([old[~same][frame.columns], frame], ignore_index=True)
+        for place, column in enumerate(SAMPLE_SCOPE):
+            kind = "Int64" if column in ("seed", "limit") else "string"
+            frame.insert(place, column, pd.array([getattr(like, column)] * len(frame), dtype=kind))
+        frame = frame.convert_dtypes()
+        if path.exists() and (old := _read_parquet(path)) is not None:
+            same = pd.Series(set(SAMPLE_SCOPE) <= set(old.columns), index=old.index)
+            for column in SAMPLE_SCOPE if same.all() else ():
+                value = getattr(like, column)
+                same &= old[column].isna() if value is None else (old[column] == value).fillna(False).astype(bool)
+            if not same.all():
+                frame = pd.concat([old[~same], frame], ignore_index=True)
         path.parent.mkdir(exist_ok=True)
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
@@ -238,6 +251,22 @@ class ResultsFolder:
             "environment": environment(),
         }
         write_atomically(self.out / JSON_FILE, (json.dumps(content, indent=2, default=str) + "\n").encode())
+
+
+def settings_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    """A task's arguments as `results.json` records them, the same names as the command's options."""
+    beside = ("progress", "settings", "dry_run", "fresh", "resume", "columns")
+    return {k: v for k, v in arguments.items() if k not in beside} | (arguments.get("columns") or {})
+
+
+def _read_parquet(path: Path):
+    """A table of earlier samples; None where it is damaged, it is then written anew."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path, dtype_backend="numpy_nullable")
+    except Exception:  # pyarrow raises several kinds
+        return None
 
 
 def environment() -> dict[str, str]:

@@ -15,11 +15,11 @@ from clipib.errors import UserError
 from clipib.metrics.retrieval import recall_at_k
 from clipib.metrics.statistics import wilson_interval
 from clipib.models.load import load_model
-from clipib.progress import SILENT, Progress
+from clipib.progress import SILENT, Progress, counted
 from clipib.scoring.tiles import Ranks, retrieval_ranks
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
-from clipib.tasks.results import ResultsFolder, Row, join_params
+from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
 
 PROTOCOL = "strict"
 TRUTH_LIMIT = 4_000  # images up to which the recall of the true PMI is computed beside the model's
@@ -64,9 +64,11 @@ def retrieve(
     Raises:
         UserError: for everything that the user can mend.
     """
+    settings = settings or settings_of(locals())
     out, store = Path(out), Store(cache_dir)
     if not recall_k or min(recall_k) < 1:
         raise UserError(f"Recall at {recall_k} is not defined.", hint="Give whole numbers from 1: --recall-k 1,5,10.")
+    recall_k = tuple(dict.fromkeys(recall_k))
     source, planned = plan_evaluation(
         "retrieve",
         model,
@@ -78,24 +80,31 @@ def retrieve(
         name=name,
         data_root=data_root,
         columns=columns,
+        device=device,
+        precision=precision,
         limit=limit,
         seed=seed,
         dry_run=dry_run,
         progress=progress,
     )
+    for dataset in planned:
+        if max(recall_k) >= len(dataset):
+            progress.warn(
+                f"{dataset.name}: recall at {max(recall_k)} among {counted(len(dataset), 'image')} is always 1"
+            )
     if dry_run:
         return Outcome([], out)
-    settings = settings or {"model": model, "pretrained": pretrained, "datasets": datasets, "seed": seed}
     rows: list[Row] = []
     images_encoded = texts_encoded = 0
     with ResultsFolder(out, command="retrieve", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
         loaded_model = load_model(source, device=device, precision=precision, seed=seed)
-        run = RunContext("retrieve", loaded_model, PROTOCOL, seed, limit)
+        folder.begin()
+        run = RunContext("retrieve", loaded_model, PROTOCOL, seed)
         for dataset in planned:
             overlap = check_overlap(loaded_model, dataset, allow=allow_overlap, progress=progress)
             asked = [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in recall_k]
-            if kept := folder.kept(run.row(dataset), asked):
+            if kept := folder.kept(run.row(dataset), asked, max_bad=max_bad):
                 progress.say(f"{dataset.name}: kept from an earlier run")
                 rows += kept
                 continue

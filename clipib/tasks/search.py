@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from clipib.data.images import Images
 from clipib.data.load import one_spec
 from clipib.embeddings.encode import embed_images, embed_texts
-from clipib.embeddings.index import build_index, search_index
+from clipib.embeddings.index import GPU_MAX_K, build_index, search_index
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
 from clipib.models.load import load_model
@@ -79,6 +79,8 @@ def search(
         name=name,
         data_root=data_root,
         columns=columns,
+        device=device,
+        precision=precision,
         limit=limit,
         seed=seed,
         dry_run=dry_run,
@@ -93,7 +95,8 @@ def search(
     )
     read = dataset if not images.bad else dataset.take(images.kept)
     text = embed_texts(loaded, [query], store=store, progress=progress)
-    found = search_index(build_index(images.features.numpy()), text.features.numpy(), top)
+    gpu = loaded.device.type == "cuda" and top <= GPU_MAX_K
+    found = search_index(build_index(images.features.numpy(), gpu=gpu), text.features.numpy(), top)
     first_text = _first_texts(read)
     hits = [
         Hit(rank, float(score), read.images.ids[i], first_text(int(i)))

@@ -14,16 +14,17 @@ from clipib.data.prompts import class_prompts, prompts_sha256, read_templates
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
-from clipib.metrics.classification import Predictions, accuracy_at_k, mean_per_class_recall, predict
+from clipib.metrics.classification import Predictions, accuracy_at_k, join_predictions, mean_per_class_recall, predict
 from clipib.metrics.statistics import wilson_interval
 from clipib.models.load import load_model
 from clipib.models.model import Model
 from clipib.progress import SILENT, Progress
 from clipib.tasks.known_truth import bayes_ceiling, is_grey
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
-from clipib.tasks.results import ResultsFolder, Row, join_params
+from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
 
 PROTOCOL = "strict"
+BLOCK = 4096  # images classified at once
 
 
 def zeroshot(
@@ -71,6 +72,7 @@ def zeroshot(
     Raises:
         UserError: for everything that the user can mend.
     """
+    settings = settings or settings_of(locals())
     out, store = Path(out), Store(cache_dir)
     own_templates = read_templates(templates) if templates else None
     source, planned = plan_evaluation(
@@ -84,6 +86,8 @@ def zeroshot(
         name=name,
         data_root=data_root,
         columns=columns,
+        device=device,
+        precision=precision,
         limit=limit,
         seed=seed,
         dry_run=dry_run,
@@ -92,19 +96,19 @@ def zeroshot(
     planned = [_with_templates(d, own_templates) for d in planned]
     if dry_run:
         return Outcome([], out)
-    settings = settings or {"model": model, "pretrained": pretrained, "datasets": datasets, "seed": seed}
     rows: list[Row] = []
     images_encoded = texts_encoded = 0
     with ResultsFolder(out, command="zeroshot", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
         loaded_model = load_model(source, device=device, precision=precision, seed=seed)
-        run = RunContext("zeroshot", loaded_model, PROTOCOL, seed, limit)
+        folder.begin()
+        run = RunContext("zeroshot", loaded_model, PROTOCOL, seed)
         for dataset in planned:
             overlap = check_overlap(loaded_model, dataset, allow=allow_overlap, progress=progress)
             prompts = prompts_sha256(dataset.classnames, dataset.templates)
             asked = ["acc1", "mean_per_class_recall"]
             asked += ["acc5"] * (len(dataset.classnames) >= 5) + ["acc1_bayes"] * (dataset.world is not None)
-            if kept := folder.kept(run.row(dataset, prompts_sha256=prompts), asked):
+            if kept := folder.kept(run.row(dataset, prompts_sha256=prompts), asked, max_bad=max_bad):
                 progress.say(f"{dataset.name}: kept from an earlier run")
                 rows += kept
                 continue
@@ -121,8 +125,7 @@ def zeroshot(
             classifier, n_texts = build_classifier(loaded_model, dataset, store=store, progress=progress)
             texts_encoded += n_texts
             read = dataset if not images.bad else dataset.take(images.kept)
-            logits = class_logits(images.features, classifier, loaded_model)
-            predictions = predict(logits, read.labels)
+            predictions = classify(images.features, classifier, loaded_model, read.labels)
             found = _rows(run, dataset, read, predictions, prompts, len(images.bad), overlap)
             folder.add(found, _samples(read, predictions))
             rows += found
@@ -144,15 +147,20 @@ def build_classifier(
     return torch.nn.functional.normalize(per_class.mean(dim=1), dim=-1), texts.n_encoded
 
 
-def class_logits(features: torch.Tensor, classifier: torch.Tensor, model: Model) -> np.ndarray:
-    """(N, K) float32 logits: products in float64, rounded, so that equal classes get equal logits in any tiling."""
+def classify(features: torch.Tensor, classifier: torch.Tensor, model: Model, labels: np.ndarray) -> Predictions:
+    """Predictions for (N, D) image features by a (K, D) classifier, block by block.
+
+    Logits are products in float64 rounded to float32, so that equal classes get equal logits whatever the block.
+    """
     with torch.inference_mode():
         scale = float(model.logit_scale)
         bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
         weights = classifier.double().T
-        return torch.cat(
-            [(scale * (block.double() @ weights) + bias).float() for block in features.split(4096)]
-        ).numpy()
+        parts = []
+        for start in range(0, len(features), BLOCK):
+            logits = (scale * (features[start : start + BLOCK].double() @ weights) + bias).float()
+            parts.append(predict(logits.numpy(), labels[start : start + BLOCK]))
+    return join_predictions(parts)
 
 
 def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,7 +75,8 @@ def fit(
     optimizer = make_optimizer(module, lr=lr, weight_decay=weight_decay)
     scaler = torch.amp.GradScaler(model.device.type, enabled=_needs_scaler(model))
     done = Progressed()
-    if resume and state_file.exists():
+    restoring = resume and state_file.exists()
+    if restoring:
         done = _restore(load_state(state_file), identity, module, optimizer, scaler)
         progress.say(f"resuming after step {done.step:,} of {steps:,}")
     else:
@@ -83,7 +85,7 @@ def fit(
     per_epoch = steps_per_epoch(dataset, batch_size)
     columns = ["step", "epoch", "images", "lr", "loss_total", "loss_contrast_nats", "loss_penalty_nats", "logit_scale"]
     columns += ["grad_norm", "images_per_second", *(f"val_{name}" for name in done.metrics["start"])]
-    log = MetricsLog(out / "metrics.csv", columns, after_step=done.step if resume else None)
+    log = MetricsLog(out / "metrics.csv", columns, after_step=done.step if restoring else None)
     if done.step == 0:
         log.add(step=0, epoch=0, images=0, **_val(done.metrics["start"]))
     log_every = max(1, steps // 500)
@@ -105,7 +107,7 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(total).backward()
             scaler.unscale_(optimizer)
-            grad_norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm)
+            grad_norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm or math.inf)
             scaler.step(optimizer)
             scaler.update()
             clamp_logit_scale(module)

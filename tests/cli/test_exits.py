@@ -114,6 +114,9 @@ def test_an_out_that_is_a_file(clipib, checkpoint, tmp_path):
     [
         (UserError("x"), 2),
         (OSError(28, "No space left on device"), 2),
+        (OSError(30, "Read-only file system", "x"), 2),
+        (RuntimeError("CUDA error: out of memory"), 2),
+        (RuntimeError("cannot allocate a name"), 70),
         (MemoryError(), 2),
         (RuntimeError("a bug"), 70),
         (ImportError("no module"), 70),

@@ -71,3 +71,20 @@ def test_pictures_are_rgb_whatever_their_mode(tmp_path):
     dataset = load_folder(tmp_path, split="test")
     for i in range(len(dataset)):
         assert np.asarray(dataset.images.open(i)).shape == (8, 8, 3)
+
+
+def test_classes_that_are_called_train_or_test_are_classes(tmp_path):
+    for c in ("bus", "dog", "train"):
+        picture(tmp_path / "data" / "test" / c / "x.png")
+    assert load_folder(tmp_path / "data", split="test").classnames == ("bus", "dog", "train")
+    assert load_folder(tmp_path / "data" / "test", split="test").classnames == ("bus", "dog", "train")
+
+
+def test_sixteen_bit_greys_are_scaled_and_floats_refused(tmp_path):
+    values = np.array([[0, 257 * 100], [65535, 257 * 7 + 100]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "b.tif")
+    dataset = load_folder(tmp_path, split="test")
+    assert np.asarray(dataset.images.open(0))[..., 0].tolist() == [[0, 100], [255, 7]]
+    with pytest.raises(OSError, match="32-bit"):
+        dataset.images.open(1)

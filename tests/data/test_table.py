@@ -82,6 +82,12 @@ def test_columns_can_be_named(images):
         ("image,caption\n", {}, "has no rows"),
         ("image,caption\na.png,\n", {}, "1 of 1 images .* have no caption"),
         ("image,label\na.png,x\na.png,y\n", {}, "two labels"),
+        ("image,label\na.png,x\nb.png,\n", {}, "no label in 1 rows; the first is row 2"),
+        ("caption,image\na dog, black,a.png\n", {}, "Line 2 .* has 3 cells, the header has 2"),
+        ("image,caption,caption\na.png,x,y\n", {}, "'caption' twice"),
+        ("image,text\na.png,x\n", {"caption_column": "image"}, "two roles"),
+        ("image\nC:\\\\a.png\n", {}, "are not there"),
+        ("image,caption\na.png,x\n", {"separator": "ab"}, "not one character"),
     ],
 )
 def test_mistakes_are_named(images, text, options, message):
@@ -105,3 +111,25 @@ def test_bytes_that_are_no_image_raise_oserror(images):
     (images / "cut.jpg").write_bytes(buffer.getvalue()[:-100])
     with pytest.raises(OSError):
         load_table(table(images, "image\ncut.jpg\n"), split="test").images.open(0)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("t.csv", "image,caption\na.png,\xe9\n".encode("latin-1"), "not UTF-8"),
+        ("t.parquet", b"no parquet", "no readable parquet"),
+        ("t.jsonl", b'{"image": "a.png"}\n{broken\n', "Line 2 .* no JSON"),
+        ("t.jsonl", b"[1]\n", "Line 1 .* no JSON object"),
+        ("t.jsonl", b'{"image": "a.png", "caption": {"x": 1}}\n', "Row 1 .* no text"),
+        ("t.jsonl", b'{"image": null, "caption": "x"}\n', "no image in 1 rows"),
+    ],
+)
+def test_files_that_are_not_what_they_say(images, name, content, message):
+    (images / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_table(images / name, split="test")
+
+
+def test_trailing_separators_are_no_columns_and_a_caption_may_read_nan(images):
+    dataset = load_table(table(images, "image,caption\na.png,nan,\nb.png,7,\n"), split="test")
+    assert dataset.captions == ("nan", "7")

@@ -79,7 +79,9 @@ def test_texts_are_encoded_once_each_and_short_ones_as_the_long_ones(model, tmp_
 def test_unreadable_images_are_counted_and_named(model, photo_folder):
     for name in ("blue_dot/1.png", "red square/2.png"):
         (photo_folder / "test" / name).write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"2 of 8 images cannot be read .*blue_dot/1.png, red square/2.png") as error:
+    with pytest.raises(
+        UserError, match=r"2 of 8 images cannot be read .*blue_dot/1.png .cannot identify image file., red square/2.png"
+    ) as error:
         embed_images(model, read(photo_folder), store=None, batch_size=2)
     assert "--max-bad 2" in error.value.hint
     found = embed_images(model, read(photo_folder), store=None, max_bad=2)

@@ -85,3 +85,20 @@ def test_the_list_tells_rows_and_names(tmp_path):
     store.space({"modality": "image"}, about={"model": "tiny"}).append(keys("a", "b"), rows(2))
     (info,) = store.spaces()
     assert (info.rows, info.blocks, info.about["model"]) == (2, 1, "tiny")
+
+
+def test_many_blocks_need_few_open_files(tmp_path):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        space = Store(tmp_path).space({})
+        for i in range(150):
+            space.append(keys(f"{i:03d}"), rows(1, seed=i))
+        again = Store(tmp_path).space({})
+        assert len(again) == 150
+        found = again.get(keys(*(f"{i:03d}" for i in range(150))))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert np.array_equal(found, np.concatenate([rows(1, seed=i) for i in range(150)]))

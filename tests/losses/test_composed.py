@@ -18,7 +18,8 @@ def test_every_row_names_parts_that_exist(name):
 def test_cibr_is_clip_plus_the_weighted_penalty():
     u, v = (torch.nn.functional.normalize(torch.randn(8, 4), dim=-1) for _ in range(2))
     scale = torch.tensor(10.0)
-    clip, cibr = (make_loss(n, penalty_weight=0.3).compute(u, v, scale, None) for n in ("clip", "cibr"))
+    clip = make_loss("clip").compute(u, v, scale, None)
+    cibr = make_loss("cibr", penalty_weight=0.3).compute(u, v, scale, None)
     assert set(clip.terms) == {"loss_contrast_nats"}
     assert float(cibr.total) == pytest.approx(float(clip.total) + 0.3 * float(cibr.terms["loss_penalty_nats"]))
 

@@ -130,3 +130,39 @@ def test_the_record_tells_how_it_was_trained(checkpoint):
     record = json.loads((checkpoint / "clipib.json").read_text())
     assert record["loss"] == "clip" and record["activation"] == "gelu" and record["step"] == 200
     assert record["data"]["train"]["name"] == "digitworld"
+
+
+def test_damaged_folders_are_named(checkpoint, tmp_path):
+    import json
+    import shutil
+
+    def damaged(name, file, change):
+        folder = shutil.copytree(checkpoint, tmp_path / name)
+        change(folder / file)
+        return str(folder)
+
+    def edit(**values):
+        def change(path):
+            config = json.loads(path.read_text())
+            config["preprocess_cfg"] |= values
+            path.write_text(json.dumps(config))
+
+        return change
+
+    weights, config = "open_clip_model.safetensors", "open_clip_config.json"
+    for spec, message in (
+        (damaged("cut", weights, lambda p: p.write_bytes(p.read_bytes()[:-9])), "damaged"),
+        (damaged("none", weights, lambda p: p.unlink()), "holds no weights"),
+        (damaged("empty", config, lambda p: p.write_text('{"model_cfg": {}}')), "no whole model_cfg"),
+        (damaged("foo", config, edit(interpolation="foo")), "cannot be loaded"),
+        (damaged("two", config, edit(mean=[0, 0])), "preprocessing that cannot be"),
+        (damaged("mean", config, edit(mean=[0, 0, 0])), "not those that its record names"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_model(spec)
+
+
+def test_a_weights_file_of_a_checkpoint_folder_is_not_taken_alone(checkpoint):
+    with pytest.raises(UserError, match="part of the checkpoint folder") as error:
+        load_model("tiny", str(checkpoint / "open_clip_model.safetensors"))
+    assert f"--model {checkpoint}" in error.value.hint

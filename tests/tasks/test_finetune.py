@@ -57,7 +57,7 @@ def test_fine_tuning_again_remembers_the_first_run(photo_folder, tmp_path):
 
 def test_train_and_validation_that_share_an_image_are_refused(photo_folder, tmp_path):
     (photo_folder / "test" / "blue_dot" / "copy.png").write_bytes((photo_folder / "train/blue_dot/0.png").read_bytes())
-    with pytest.raises(UserError, match=r"1 images are in both.*blue_dot/copy.png"):
+    with pytest.raises(UserError, match=r"1 image of the validation data .*blue_dot/copy.png"):
         finetune("tiny", f"folder:{photo_folder}", val=f"folder:{photo_folder}/test", out=tmp_path / "f", **QUICK)
     assert not (tmp_path / "f").exists()
 
@@ -77,11 +77,15 @@ def test_the_batch_is_cut_to_the_data(photo_folder, tmp_path):
 
 def test_a_finished_run_is_kept_and_other_settings_are_refused(photo_folder, tmp_path):
     data, out = f"folder:{photo_folder}", tmp_path / "f"
-    first = finetune("tiny", data, out=out, settings={"lr": 1}, **QUICK)
-    assert finetune("tiny", data, out=out, settings={"lr": 1}, **QUICK).rows == first.rows
-    with pytest.raises(UserError, match="finished run with other settings"):
-        finetune("tiny", data, out=out, settings={"lr": 2}, **QUICK)
-    finetune("tiny", data, out=out, settings={"lr": 2}, fresh=True, **QUICK)
+    first = finetune("tiny", data, out=out, **QUICK)
+    again = finetune("tiny", data, out=out, **QUICK)
+    assert again.rows == first.rows
+    with pytest.raises(UserError, match="finished run that differs in lr"):
+        finetune("tiny", data, out=out, **{**QUICK, "lr": 2e-3})
+    (photo_folder / "templates.txt").write_text("one {c}\n")
+    with pytest.raises(UserError, match="differs in train_prompts, val_prompts"):
+        finetune("tiny", data, out=out, **QUICK)
+    finetune("tiny", data, out=out, fresh=True, **QUICK)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_name_of_the_term(photo_folder, tmp_path):
@@ -118,7 +122,8 @@ def test_a_killed_run_resumes_from_the_last_saved_step_to_the_same_weights(tmp_p
     steps = [r["step"] for r in metrics(tmp_path / "killed")]
     assert steps == [str(s) for s in range(61)]  # no step twice, none missing
     shas = [
-        json.loads((tmp_path / d / "last" / "clipib.json").read_text())["weights_sha256"] for d in ("whole", "killed")
+        json.loads((tmp_path / d / "last" / "clipib.json").read_text())["checkpoint_sha256"]
+        for d in ("whole", "killed")
     ]
     assert shas[0] == shas[1]
     assert not (tmp_path / "killed" / "training_state.pt").exists()
@@ -139,3 +144,57 @@ def test_resuming_with_other_settings_names_them(photo_folder, tmp_path, monkeyp
     with pytest.raises(UserError, match=r"lr: 0.001 before, 0.002 now"):
         finetune("tiny", data, out=out, resume=True, **{**QUICK, "lr": 2e-3})
     assert finetune("tiny", data, out=out, resume=True, **QUICK).rows
+
+
+def test_fresh_deletes_nothing_before_the_new_run_can_begin(photo_folder, tmp_path):
+    data, out = f"folder:{photo_folder}", tmp_path / "f"
+    finetune("tiny", data, out=out, **QUICK)
+    before = sorted(p.name for p in out.rglob("*"))
+    other = tmp_path / "other"
+    finetune("tiny", data, out=other, **QUICK)
+    weights = other / "last" / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    again = {**QUICK, "pretrained": None}
+    for start, place in ((other / "last", out), (out / "best", out), (out / "best", out / "best" / "x")):
+        with pytest.raises(UserError, match="damaged|lie in each other"):
+            finetune(str(start), data, out=place, fresh=True, **again)
+    assert sorted(p.name for p in out.rglob("*")) == before
+
+
+def test_a_mistake_at_loading_leaves_no_unfinished_run(photo_folder, tmp_path):
+    data, out = f"folder:{photo_folder}", tmp_path / "f"
+    (tmp_path / "no.pt").write_bytes(b"no weights")
+    with pytest.raises(UserError):
+        finetune("tiny", data, out=out, **{**QUICK, "pretrained": str(tmp_path / "no.pt")})
+    assert finetune("tiny", data, out=out, **QUICK).rows
+
+
+def test_allow_overlap_lifts_the_refusal_and_marks_the_rows(photo_folder, tmp_path):
+    data = f"folder:{photo_folder}"
+    options = {**QUICK, "val": f"folder:{photo_folder}/train", "allow_overlap": True}
+    rows = finetune("tiny", data, out=tmp_path / "f", **options).rows
+    assert all("overlap=train" in r.params for r in rows)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"lr": -1.0}, "learning rate"),
+        ({"lr": float("nan")}, "learning rate"),
+        ({"lr": 0.0}, "learning rate"),
+        ({"clip_norm": float("inf")}, "--clip-norm"),
+        ({"epochs": 2}, "Both --epochs 2 and --steps 6"),
+        ({"penalty_weight": 3.0}, "no penalty"),
+        ({"device": "gpu"}, "Unknown device"),
+        ({"out": ""}, "--out names no folder"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(photo_folder, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        finetune("tiny", f"folder:{photo_folder}", **{"out": tmp_path / "f", **QUICK, **change})
+    assert not (tmp_path / "f").exists()
+
+
+def test_without_clipping_training_goes_on(photo_folder, tmp_path):
+    rows = finetune("tiny", f"folder:{photo_folder}", out=tmp_path / "f", **QUICK, clip_norm=0.0).rows
+    assert len({r.checkpoint_sha256 for r in rows}) > 1

@@ -79,6 +79,8 @@ def test_fresh_forgets(tmp_path):
         folder.add([row()], {"sample_id": ["x"]})
     with open_folder(tmp_path, fresh=True) as folder:
         assert folder.rows() == []
+        assert (tmp_path / "samples").exists()  # until work begins
+        folder.begin()
     assert not (tmp_path / "samples").exists()
 
 
@@ -107,7 +109,8 @@ def test_samples_of_two_checkpoints_stand_in_one_file(tmp_path):
 
 
 def test_results_json_tells_settings_and_versions(tmp_path):
-    with open_folder(tmp_path):
+    with open_folder(tmp_path) as folder:
+        folder.begin()
         assert json.loads((tmp_path / "results.json").read_text())["status"] == "running"
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["schema"] == "clipib.results/1" and content["status"] == "complete"
@@ -116,6 +119,10 @@ def test_results_json_tells_settings_and_versions(tmp_path):
 
 def test_a_failed_run_is_not_called_complete(tmp_path):
     with pytest.raises(RuntimeError), open_folder(tmp_path):
+        raise RuntimeError
+    assert not (tmp_path / "results.json").exists()
+    with pytest.raises(RuntimeError), open_folder(tmp_path) as folder:
+        folder.begin()
         raise RuntimeError
     assert json.loads((tmp_path / "results.json").read_text())["status"] == "running"
 

@@ -122,3 +122,39 @@ def test_mnist_and_sign_digits_in_one_command(checkpoint, shared_data, tmp_path)
     assert [r.n for r in first.rows if r.metric == "acc1"] == [300, 100]
     assert first.images_encoded == 400 and (again.images_encoded, again.texts_encoded) == (0, 0)
     assert [r.value for r in first.rows] == [r.value for r in again.rows]
+
+
+def test_rows_that_left_images_out_are_not_kept_where_none_may_be(checkpoint, photo_folder, tmp_path):
+    (photo_folder / "test" / "blue_dot" / "0.png").write_bytes(b"x")
+    zeroshot(str(checkpoint), f"folder:{photo_folder}", out=tmp_path / "z", max_bad=1)
+    with pytest.raises(UserError, match="1 of 8 images"):
+        zeroshot(str(checkpoint), f"folder:{photo_folder}", out=tmp_path / "z")
+
+
+def test_another_preprocessing_gives_other_rows(checkpoint, photo_folder, tmp_path):
+    import json
+    import shutil
+
+    folder = shutil.copytree(checkpoint, tmp_path / "edited")
+    (folder / "clipib.json").unlink()
+    first = zeroshot(str(folder), f"folder:{photo_folder}", out=tmp_path / "z").rows
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["mean"] = [0.0, 0.0, 0.0]
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    again = zeroshot(str(folder), f"folder:{photo_folder}", out=tmp_path / "z")
+    assert again.images_encoded == 8
+    assert again.rows[0].checkpoint_sha256 != first[0].checkpoint_sha256
+
+
+def test_kept_rows_bear_the_names_of_this_call(checkpoint, photo_folder, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(checkpoint, tmp_path / "renamed")
+    zeroshot(str(checkpoint), f"folder:{photo_folder}", out=tmp_path / "z")
+    kept = zeroshot(str(folder), f"folder:{photo_folder}", out=tmp_path / "z")
+    assert kept.images_encoded == 0 and {r.pretrained for r in kept.rows} == {str(folder)}
+
+
+def test_a_limit_above_the_size_is_no_limit(checkpoint, photo_folder, tmp_path):
+    rows = zeroshot(str(checkpoint), f"folder:{photo_folder}", out=tmp_path / "z", limit=1000).rows
+    assert {r.limit for r in rows} == {None}

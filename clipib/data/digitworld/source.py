@@ -15,6 +15,7 @@ from clipib.errors import UserError
 LABEL_VIEWS = ATTRIBUTES
 DEFAULT_SIZE = {"train": 20_000, "val": 1_000, "test": 2_000}
 BLOCK = 256  # pictures drawn at once
+KEPT_BLOCKS = 512  # about 400 MB; larger sets are drawn one picture at a time
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class DigitworldImages:
         self._blocks: dict[int, np.ndarray] = {}
 
     def picture(self, index: int) -> np.ndarray:
-        """(32, 32, 3) uint8; blocks are drawn together and the last few are kept."""
+        """(32, 32, 3) uint8; blocks are drawn together and kept."""
+        if len(self.ids) > KEPT_BLOCKS * BLOCK:
+            return draw_pictures(Scenes(*(part[index : index + 1] for part in self.scenes)))[0]
         block = index // BLOCK
         pictures = self._blocks.get(block)
         if pictures is None:
             rows = slice(block * BLOCK, (block + 1) * BLOCK)
             pictures = draw_pictures(Scenes(*(part[rows] for part in self.scenes)))
-            while len(self._blocks) >= 512:  # about 400 MB
-                self._blocks.pop(next(iter(self._blocks)), None)
             self._blocks[block] = pictures
         return pictures[index % BLOCK]
 
