@@ -105,11 +105,18 @@ def _load_entry(key: str, split: str, need: str, data_root: str | Path | None) -
     tables = [home / f"{stem}{s}" for stem in (split, "captions", "index") for s in TABLE_SUFFIXES]
     table = next((t for t in tables if t.is_file()), None)
     if table:
-        dataset = replace(load_table(table, split=split, name=key, need=need), split=split)
+        dataset = load_table(table, split=split, name=key, need=need)
+        if table.stem == split:
+            dataset = replace(dataset, split=split)
     elif entry.task == "classification":
         dataset = load_folder(home, split=split, name=key)
     else:
         raise UserError(f"'{home}' holds no table of captions for '{split}'.", hint=f"Expected: {key}/{layout}.")
+    if dataset.split != split:  # else training might be given what is the test set
+        raise UserError(
+            f"Nothing says that '{table or home}' is the {split} part of '{key}'.",
+            hint=f"Expected: {key}/{layout}; a table of all parts has a column split.",
+        )
     return _as_entry(dataset, key, entry)
 
 

@@ -26,6 +26,17 @@ def test_a_name_is_never_its_test_set_in_training(tmp_path):
         load_dataset("flickr30k", role="train", data_root=tmp_path)
 
 
+def test_a_copy_that_does_not_say_its_split_is_refused(tmp_path):
+    (tmp_path / "flickr8k").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "flickr8k" / "a.png")
+    (tmp_path / "flickr8k" / "captions.csv").write_text("image,caption\na.png,x\n")
+    (tmp_path / "mnist" / "0").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "mnist" / "0" / "a.png")
+    for name in ("flickr8k", "mnist"):
+        with pytest.raises(UserError, match=f"Nothing says that .* part of '{name}'"):
+            load_dataset(name, role="train", data_root=tmp_path)
+
+
 def test_counts_are_held_against_the_catalogue(tmp_path):
     for c in CATALOG["cifar10"].classnames:
         (tmp_path / "cifar10" / "test" / c).mkdir(parents=True)
