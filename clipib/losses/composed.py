@@ -81,9 +81,9 @@ def _compute(
     logits = similarity(
         as_features(image_features), as_features(text_features), logit_scale=logit_scale, logit_bias=bias
     )
-    contrast_nats = contrast(logits)
+    contrast_value = contrast(logits)
     if weight == 0:
-        return LossTerms(contrast_nats, {"loss_contrast_nats": contrast_nats.detach()})
+        return LossTerms(contrast_value, {"loss_contrast": contrast_value.detach()})
     penalty_nats = penalty(image_features, text_features, logit_scale=logit_scale)
-    terms = {"loss_contrast_nats": contrast_nats.detach(), "loss_penalty_nats": penalty_nats.detach()}
-    return LossTerms(contrast_nats + weight * penalty_nats, terms)
+    terms = {"loss_contrast": contrast_value.detach(), "loss_penalty_nats": penalty_nats.detach()}
+    return LossTerms(contrast_value + weight * penalty_nats, terms)

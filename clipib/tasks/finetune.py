@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import torch
+from typing import Any
 
 from clipib import __version__
-from clipib.data.dataset import Dataset
 from clipib.data.load import load_dataset
-from clipib.data.prompts import prompts_sha256
-from clipib.embeddings.encode import embed_images, embed_texts, named, too_many_bad
 from clipib.errors import UserError
 from clipib.losses import LOSSES
 from clipib.losses.composed import Loss, make_loss
-from clipib.metrics.classification import accuracy_at_k, mean_per_class_recall
-from clipib.metrics.retrieval import recall_at_k
-from clipib.models.checkpoint import Seen, load_seen, recover, remove_checkpoint, save_checkpoint, short_keys
+from clipib.models.checkpoint import load_seen, recover, remove_checkpoint, save_checkpoint
 from clipib.models.load import load_model, pick_device
 from clipib.models.model import RANDOM_WEIGHTS, Model
 from clipib.models.sources import RECORD_FILE, Source, check_weights, read_json, resolve_model
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
-from clipib.scoring.tiles import retrieval_ranks
-from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_image, describe_model, find_overlap
+from clipib.tasks.parts import Parts, all_seen, keep_readable, prompts_of, split_parts
+from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_image, describe_model
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
-from clipib.tasks.zeroshot import build_classifier, classify
+from clipib.tasks.validation import selection_value, validate
 from clipib.training.batches import steps_per_epoch
 from clipib.training.loop import Progressed, fit
 from clipib.training.state import STATE_FILE
 
 DEFAULT_EPOCHS = 5
-HELD_OUT = 0.1  # share of the training images that choose the checkpoint, without --val
 PRETRAINED_LR, RANDOM_LR = 1e-5, 5e-4
 STAGES = ("start", "best", "last")
-RECALL_K = (1, 5, 10)
 CHECKPOINT_BYTES_PER_PARAMETER = 4 * 6  # best, last and the training state: weights, two moments, one spare
-
-
-class Parts(NamedTuple):
-    """Training and validation images; overlap says what the validation images were used for before."""
-
-    train: Dataset
-    val: Dataset
-    overlap: dict[str, str]
 
 
 def finetune(
@@ -132,10 +113,10 @@ def finetune(
     if dry_run:
         check_first_image(dataset)
     else:
-        dataset, chosen = (d and _readable(d, max_bad, workers, progress) for d in (dataset, chosen))
+        dataset, chosen = (d and keep_readable(d, max_bad, workers, progress) for d in (dataset, chosen))
     if len(dataset) < 3:
         raise UserError(f"'{dataset.name}' has {counted(len(dataset), 'image')}; training and validation need three.")
-    parts = _split_parts(dataset, chosen, seen_before, seed=seed, allow=allow_overlap)
+    parts = split_parts(dataset, chosen, seen_before, seed=seed, allow=allow_overlap)
     if batch_size > len(parts.train):
         progress.warn(f"batch size {batch_size} is cut to the {len(parts.train)} training images")
         batch_size = len(parts.train)
@@ -163,9 +144,9 @@ def finetune(
         identity = {
             "base": trained.fingerprint,
             "train": parts.train.sha256,
-            "train_prompts": _prompts_of(parts.train),
+            "train_prompts": prompts_of(parts.train),
             "val": parts.val.sha256,
-            "val_prompts": _prompts_of(parts.val),
+            "val_prompts": prompts_of(parts.val),
             "loss": loss,
             "similarity": composed.similarity,
             "penalty": composed.penalty,
@@ -191,7 +172,7 @@ def finetune(
             _clear(out)
         folder.begin()
         run = RunContext("finetune", trained, "strict", seed)
-        seen = _seen(parts, seen_before)
+        seen = all_seen(parts, seen_before)
         base = {"model": source.name, "pretrained": source.pretrained, "sha256": trained.fingerprint}
 
         def save(current: Model, stage: str, step: int) -> str:
@@ -213,8 +194,8 @@ def finetune(
             save_every=save_every,
             seed=seed,
             workers=workers,
-            evaluate=lambda current: _evaluate(current, parts.val, batch_size, workers),
-            select=_selected,
+            evaluate=lambda current: validate(current, parts.val, batch_size, workers),
+            select=selection_value,
             save_checkpoint=save,
             identity=identity,
             resume=resume,
@@ -223,7 +204,7 @@ def finetune(
         rows = _rows(run, parts, done, composed, source.pretrained, out)
         folder.add(rows)
         (out / STATE_FILE).unlink(missing_ok=True)
-    if _selected(done.metrics["best"]) < _selected(done.metrics["start"]):
+    if selection_value(done.metrics["best"]) < selection_value(done.metrics["start"]):
         progress.warn("no checkpoint of this run is better on the validation images than the start")
     progress.say(f"best at step {done.best_step:,}, last at step {done.step:,}; metrics in {out / 'metrics.csv'}")
     return Outcome(rows, out)
@@ -249,108 +230,6 @@ def _check_place(out: Path, source: Source) -> None:
             f"--out '{out}' and the checkpoint '{source.pretrained}', where training starts, lie in each other.",
             hint="Name another --out.",
         )
-
-
-def _readable(dataset: Dataset, max_bad: int, workers: int, progress: Progress) -> Dataset:
-    """The images that can be decoded, found before training starts and not in the middle of it.
-
-    Raises:
-        UserError: when more than `max_bad` cannot.
-    """
-    if dataset.world is not None:
-        return dataset
-    with progress.track(f"checking {dataset.name}", len(dataset)) as advance:
-        bad = {}
-        for i, reason in dataset.unreadable(range(len(dataset)), workers=workers):
-            if reason:
-                bad[i] = reason
-            advance()
-    if not bad:
-        return dataset
-    by_id = {dataset.images.ids[i]: reason for i, reason in bad.items()}
-    if len(bad) > max_bad:
-        raise too_many_bad(dataset, by_id, max_bad)
-    progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {named(by_id)}")
-    return dataset.take(np.setdiff1d(np.arange(len(dataset)), list(bad)))
-
-
-def _split_parts(dataset: Dataset, val: Dataset | None, seen: Seen | None, *, seed: int, allow: bool) -> Parts:
-    """Training and validation images, apart; where no validation is named, a seeded tenth is held out.
-
-    Raises:
-        UserError: when validation images are trained on, here or in what the checkpoint comes from, and `allow` is not
-            set.
-    """
-    if val is None:
-        train, val = _hold_out(dataset, seed, seen)
-        shared = set()
-    else:
-        train, shared = dataset, set(dataset.keys) & set(val.keys)
-    if shared and not allow:
-        example = val.images.ids[next(i for i, key in enumerate(val.keys) if key in shared)]
-        raise UserError(
-            f"{counted(len(shared), 'image')} of the validation data stand in the training data, as '{example}'.",
-            hint="Remove them from one, or leave --val out: a tenth of the training images is then held out. "
-            "--allow-overlap marks the rows instead.",
-        )
-    in_train, in_val = find_overlap(seen, val.keys)
-    if in_train and not allow:
-        raise UserError(
-            f"The checkpoint was trained on {counted(in_train, 'image')} of '{val.name}' that are to choose the best.",
-            hint="Name other images with --val, or add --allow-overlap to mark the rows with overlap=train.",
-        )
-    overlap = "train" if shared or in_train else "val" if in_val else ""
-    return Parts(train, val, {"overlap": overlap} if overlap else {})
-
-
-def _hold_out(dataset: Dataset, seed: int, seen: Seen | None) -> tuple[Dataset, Dataset]:
-    """Training part and a seeded, class-balanced tenth, where possible of images new to the checkpoint."""
-    wanted = max(1, round(HELD_OUT * len(dataset)))
-    unseen = np.arange(len(dataset))
-    if seen is not None:
-        short = np.frombuffer(b"".join(key[:8] for key in dataset.keys), dtype="<u8")
-        unseen = np.flatnonzero(~np.isin(short, seen.train))
-    pool = dataset.take(unseen) if len(unseen) >= wanted else dataset
-    val = pool.sample(wanted, seed=seed)
-    held = set(val.keys)
-    kept = np.array([i for i, key in enumerate(dataset.keys) if key not in held], dtype=np.int64)
-    if len(kept) < 2:
-        raise UserError(f"'{dataset.name}' has too few different images: {len(kept)} are left to train on.")
-    return dataset.take(kept), replace(val, limit=dataset.limit)
-
-
-def _prompts_of(dataset: Dataset) -> str:
-    """Hash of the class prompts, where images are trained on or validated by them."""
-    return prompts_sha256(dataset.classnames, dataset.templates) if dataset.captions is None else ""
-
-
-def _seen(parts: Parts, before: Seen | None) -> Seen:
-    """All images that the weights have met: in this run and in those that led to its start."""
-    train_keys, val_keys = short_keys(parts.train.keys), short_keys(parts.val.keys)
-    if before is None:
-        return Seen(train_keys, val_keys)
-    return Seen(np.union1d(before.train, train_keys), np.union1d(before.val, val_keys))
-
-
-def _evaluate(model: Model, val: Dataset, batch_size: int, workers: int) -> dict[str, float]:
-    """Validation metrics, through the same functions as zeroshot and retrieve, past the store."""
-    images = embed_images(model, val, store=None, batch_size=batch_size, workers=workers)
-    if val.captions is not None:
-        texts = embed_texts(model, val.captions, store=None)
-        ranks = retrieval_ranks(images.features, texts.features, torch.from_numpy(val.image_of_caption))
-        ways = {"image": ranks.text_to_image.numpy(), "text": ranks.image_to_text.numpy()}
-        return {f"{way}_retrieval_recall@{k}": recall_at_k(found, k) for way, found in ways.items() for k in RECALL_K}
-    classifier, _ = build_classifier(model, val, store=None)
-    predictions = classify(images.features, classifier, model, val.labels)
-    accuracies = {f"acc{k}": accuracy_at_k(predictions.target_rank, k) for k in (1, 5) if k <= len(val.classnames)}
-    return {**accuracies, "mean_per_class_recall": mean_per_class_recall(predictions.predicted, val.labels)}
-
-
-def _selected(metrics: dict[str, float]) -> float:
-    """What chooses the best checkpoint: accuracy, or the mean of the six recalls."""
-    if "acc1" in metrics:
-        return metrics["acc1"]
-    return float(np.mean(list(metrics.values())))
 
 
 def _record(loss: Loss, parts: Parts, identity: dict[str, Any]) -> dict[str, Any]:
@@ -385,7 +264,7 @@ def _rows(run: RunContext, parts: Parts, done: Progressed, loss: Loss, pretraine
                     checkpoint_sha256=done.hashes[stage],
                     loss=run.model.loss if stage == "start" else loss.name,
                     split="val",
-                    prompts_sha256=_prompts_of(parts.val),
+                    prompts_sha256=prompts_of(parts.val),
                 )
             )
     return rows

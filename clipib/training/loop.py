@@ -83,7 +83,7 @@ def fit(
         done.metrics["start"] = evaluate(model)
         done.hashes["start"] = model.fingerprint
     per_epoch = steps_per_epoch(dataset, batch_size)
-    columns = ["step", "epoch", "images", "lr", "loss_total", "loss_contrast_nats", "loss_penalty_nats", "logit_scale"]
+    columns = ["step", "epoch", "images", "lr", "loss_total", "loss_contrast", "loss_penalty_nats", "logit_scale"]
     columns += ["grad_norm", "images_per_second", *(f"val_{name}" for name in done.metrics["start"])]
     log = MetricsLog(out / "metrics.csv", columns, after_step=done.step if restoring else None)
     if done.step == 0:
