@@ -12,7 +12,7 @@ SHARED = Path(os.environ.get("CLIPIB_TEST_DATA") or Path(__file__).parents[2] / 
 def own_surroundings(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's store, data or switches."""
     monkeypatch.setenv("CLIPIB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    for variable in ("CLIPIB_DATA", "CLIPIB_OFFLINE", "CI"):
+    for variable in ("CLIPIB_DATA", "CLIPIB_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "CI"):
         monkeypatch.delenv(variable, raising=False)
 
 

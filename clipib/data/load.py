@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from clipib.data.dataset import Dataset
 from clipib.data.folder import load_folder
 from clipib.data.specs import Spec, parse_specs
 from clipib.data.table import load_table
-from clipib.errors import UserError
+from clipib.errors import UserError, try_all
 from clipib.registry import resolve
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
@@ -47,7 +48,8 @@ def load_datasets(
     specs = parse_specs(texts)
     if name and len(specs) > 1:
         raise UserError(f"--name '{name}' is for a single data set, but {len(specs)} are named.")
-    datasets = [d for spec in specs for d in _load(spec, role, need, data_root, name, dict(columns or {}))]
+    loads = [partial(_load, spec, role, need, data_root, name, dict(columns or {})) for spec in specs]
+    datasets = [d for found in try_all(loads) for d in found]
     doubled = [n for n, count in Counter((d.name, d.split) for d in datasets).items() if count > 1]
     if doubled:
         shown = ", ".join("/".join(filter(None, d)) for d in doubled)

@@ -178,6 +178,13 @@ def _resolve_tag(name: str, tag: str, tags: list[str]) -> Source:
     return Source(name, tag, name, weights=tag, quick_gelu=trained_with)
 
 
+def find_model(spec: str, pretrained: str | None = None) -> Source:
+    """`resolve_model`, and make sure that the weights are there."""
+    source = resolve_model(spec, pretrained)
+    check_weights(source)
+    return source
+
+
 def check_weights(source: Source) -> None:
     """Make sure that the weights are there: whole in a folder; of a pretrained tag, cached or within reach.
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from clipib import __version__
 from clipib.data.load import load_dataset
-from clipib.errors import UserError
+from clipib.errors import UserError, try_all
 from clipib.losses import LOSSES
 from clipib.losses.composed import Loss, make_loss
 from clipib.models.checkpoint import load_seen, recover, remove_checkpoint, save_checkpoint
 from clipib.models.load import load_model, pick_device
 from clipib.models.model import RANDOM_WEIGHTS, Model
-from clipib.models.sources import RECORD_FILE, Source, check_weights, read_json, resolve_model
+from clipib.models.sources import RECORD_FILE, Source, find_model, read_json
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.parts import Parts, all_seen, keep_readable, prompts_of, split_parts
@@ -99,12 +99,15 @@ def finetune(
         raise UserError(f"Both --epochs {epochs} and --steps {steps} are given.", hint="Give one of them.")
     check_name("precision", precision, ("auto", "fp32", "amp"))
     pick_device(device)
-    source = resolve_model(model, pretrained)
-    check_weights(source)
+    source, dataset, chosen = try_all(
+        (
+            lambda: find_model(model, pretrained),
+            lambda: load_dataset(train, role="train", data_root=data_root, name=name, columns=columns),
+            lambda: load_dataset(val, role="val", data_root=data_root, columns=columns) if val else None,
+        )
+    )
     _check_place(out, source)
     seen_before = load_seen(source.folder) if source.folder else None
-    dataset = load_dataset(train, role="train", data_root=data_root, name=name, columns=columns)
-    chosen = load_dataset(val, role="val", data_root=data_root, columns=columns) if val else None
     for given in filter(None, (dataset, chosen)):
         if given.captions is None and given.labels is None:
             raise UserError(f"'{given.name}' has neither captions nor classes.", hint="Use class folders or a table.")

@@ -14,11 +14,11 @@ from clipib.data.dataset import Dataset
 from clipib.data.images import why
 from clipib.data.load import load_datasets
 from clipib.embeddings.store import Store
-from clipib.errors import UserError
+from clipib.errors import UserError, try_all
 from clipib.models.checkpoint import Seen, load_seen, short_keys
 from clipib.models.load import pick_device
 from clipib.models.model import PRECISIONS, RANDOM_WEIGHTS, Model
-from clipib.models.sources import DEFAULT_MODEL, Source, check_weights, resolve_model
+from clipib.models.sources import DEFAULT_MODEL, Source, find_model
 from clipib.progress import Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.results import Row, slug
@@ -110,9 +110,12 @@ def plan_evaluation(
     """
     check_name("precision", precision, PRECISIONS)
     pick_device(device)
-    source = resolve_model(model, pretrained)
-    check_weights(source)
-    loaded = load_datasets(datasets, need=need, data_root=data_root, name=name, columns=columns)
+    source, loaded = try_all(
+        (
+            lambda: find_model(model, pretrained),
+            lambda: load_datasets(datasets, need=need, data_root=data_root, name=name, columns=columns),
+        )
+    )
     files = Counter(slug(d.name) for d in {d.name: d for d in loaded}.values())
     if doubled := [f for f, count in files.items() if count > 1]:
         raise UserError(

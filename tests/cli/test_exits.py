@@ -77,12 +77,13 @@ def test_an_unknown_pretrained_tag(clipib):
     ends_with_2(clipib("zeroshot", "--pretrained", "opnai"), "Did you mean 'openai'")
 
 
-def test_names_and_weights_without_network(clipib, monkeypatch):
-    monkeypatch.setattr("clipib.models.sources.check_weights", lambda source: None)
-    monkeypatch.setattr("clipib.tasks.prepare.check_weights", lambda source: None)
-    ends_with_2(clipib("retrieve", "--split", "flickr30k"), "'flickr30k'", "--data-root", "clipib demo")
-    monkeypatch.setattr("clipib.tasks.finetune.check_weights", lambda source: None)
-    ends_with_2(clipib("finetune"), "'flickr30k'", "--data-root", "digitworld")
+def test_names_and_weights_without_network_are_told_together(clipib):
+    flags = ("--offline", "--data-root", "data")
+    ends_with_2(
+        clipib("retrieve", "--split", "flickr30k,flickr8k", *flags), "ViT-B-32/openai", "'flickr30k'", "'flickr8k'"
+    )
+    said = ends_with_2(clipib("finetune", *flags), "ViT-B-32/openai", "'flickr30k'", "clipib demo")
+    assert "--model tiny --pretrained none" in said and "digitworld" in said
 
 
 def test_the_default_model_offline(clipib):
