@@ -35,6 +35,7 @@ def try_all(steps: Iterable[Callable[[], Any]]) -> list[Any]:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        hints = dict.fromkeys(e.hint for e in errors if e.hint)
-        raise UserError("\n".join(f"- {e.message}" for e in errors), hint="\n".join(hints))
+        messages = [line.removeprefix("- ") for e in errors for line in e.message.splitlines()]
+        hints = dict.fromkeys(line for e in errors for line in e.hint.splitlines())
+        raise UserError("\n".join(f"- {m}" for m in messages), hint="\n".join(hints))
     return results

@@ -20,6 +20,7 @@ from clipib.data.table import load_table
 from clipib.errors import UserError, try_all
 from clipib.registry import resolve
 
+ELSEWHERE = "Without it: digitworld, folder:PATH or csv:PATH in its place, or `clipib demo`."
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
@@ -97,12 +98,11 @@ def _load_entry(key: str, split: str, need: str, data_root: str | Path | None) -
     if not root:
         raise UserError(
             f"'{key}' is read from a local copy, and no folder of local copies is named.",
-            hint=f"Put it at DIR/{key}/{layout} and add --data-root DIR (or set CLIPIB_DATA). "
-            "Without it: `clipib demo`, or digitworld, folder:PATH, csv:PATH in its place.",
+            hint=f"Put it at DIR/{key}/{layout} and add --data-root DIR.\n{ELSEWHERE}",
         )
     home = Path(root).expanduser() / key
     if not home.is_dir():
-        hint = f"Expected there: {key}/{layout}. Without it, use digitworld, folder:PATH or csv:PATH."
+        hint = f"Expected there: {key}/{layout}.\n{ELSEWHERE}"
         raise UserError(f"'{key}' is not in '{root}': there is no folder '{home}'.", hint=hint)
     tables = [home / f"{stem}{s}" for stem in (split, "captions", "index") for s in TABLE_SUFFIXES]
     table = next((t for t in tables if t.is_file()), None)

@@ -229,7 +229,7 @@ def require_hub(what: str, *, repo: str, file: str) -> None:
     if isinstance(try_to_load_from_cache(repo, file), str):
         return
     if any(os.environ.get(v, "0") not in ("", "0") for v in ("CLIPIB_OFFLINE", "HF_HUB_OFFLINE")):
-        raise UserError(f"Offline: {what} is not in the local cache ({repo}, {file}).", hint=WORKS_OFFLINE)
+        raise UserError(f"Offline, and not in the local cache: {what} ({repo}).", hint=WORKS_OFFLINE)
     if any(os.environ.get(v) for v in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
         return
     address = urlparse(constants.ENDPOINT)
