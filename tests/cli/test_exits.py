@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -153,3 +154,27 @@ def test_a_broken_installation_is_70():
 def test_a_reader_that_goes_away_is_no_failure():
     command = f"set -o pipefail; {sys.executable} -m clipib list losses --format csv | head -c 1"
     assert subprocess.run(["bash", "-c", command], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["zeroshot --datasets", "retrieve --split", "embed --data", "finetune --train"])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_disk_without_room_is_found_before_work(clipib, checkpoint, tmp_path, monkeypatch, command, more):
+    monkeypatch.setattr("clipib.tasks.prepare.shutil.disk_usage", lambda place: SimpleNamespace(free=0))
+    result = clipib(*command.split(), "digitworld:n=60+seed=8", "--model", checkpoint, *more)
+    ends_with_2(result, "0 kB free", "Free some space")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_disk_that_fills_up_leaves_no_half_written_results(clipib, checkpoint, tmp_path, monkeypatch):
+    import clipib.tasks.results as results
+
+    write = results.write_atomically
+
+    def full(path, content):
+        if path.suffix == ".csv":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(results, "write_atomically", full)
+    ends_with_2(clipib("zeroshot", "--model", checkpoint, "--datasets", "digitworld:n=9"), "The disk is full")
+    assert not (tmp_path / "runs" / "zeroshot" / "results.csv").exists()
