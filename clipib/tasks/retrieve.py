@@ -99,10 +99,10 @@ def retrieve(
     with ResultsFolder(out, command="retrieve", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
         loaded_model = load_model(source, device=device, precision=precision, seed=seed)
+        overlaps = [check_overlap(loaded_model, d, allow=allow_overlap, progress=progress) for d in planned]
         folder.begin()
         run = RunContext("retrieve", loaded_model, PROTOCOL, seed)
-        for dataset in planned:
-            overlap = check_overlap(loaded_model, dataset, allow=allow_overlap, progress=progress)
+        for dataset, overlap in zip(planned, overlaps, strict=True):
             asked = [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in recall_k]
             if kept := folder.kept(run.row(dataset), asked, max_bad=max_bad):
                 progress.say(f"{dataset.name}: kept from an earlier run")

@@ -64,7 +64,7 @@ def zeroshot(
         max_bad: unreadable images to put up with.
         cache_dir: where the embedding store lies.
         dry_run: check everything, encode and write nothing.
-        settings: what `results.json` records; left out, the arguments that name model and data.
+        settings: what `results.json` records; left out, the arguments of this call.
 
     Returns:
         Rows `acc1`, `acc5` (from 5 classes up) and `mean_per_class_recall` per data set, in [0, 1].
@@ -101,10 +101,10 @@ def zeroshot(
     with ResultsFolder(out, command="zeroshot", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
         loaded_model = load_model(source, device=device, precision=precision, seed=seed)
+        overlaps = [check_overlap(loaded_model, d, allow=allow_overlap, progress=progress) for d in planned]
         folder.begin()
         run = RunContext("zeroshot", loaded_model, PROTOCOL, seed)
-        for dataset in planned:
-            overlap = check_overlap(loaded_model, dataset, allow=allow_overlap, progress=progress)
+        for dataset, overlap in zip(planned, overlaps, strict=True):
             prompts = prompts_sha256(dataset.classnames, dataset.templates)
             asked = ["acc1", "mean_per_class_recall"]
             asked += ["acc5"] * (len(dataset.classnames) >= 5) + ["acc1_bayes"] * (dataset.world is not None)
