@@ -77,7 +77,7 @@ def resolve_model(spec: str, pretrained: str | None = None) -> Source:
 def _resolve_schema(spec: str, prefix: str) -> Source:
     place = spec[len(prefix) :]
     if prefix == "hf-hub:":
-        require_hub(f"the model '{spec}'", repo=place, file=CONFIG_FILE)
+        require_hub(f"the model '{spec}'", repo=place, files=(CONFIG_FILE,))
         return Source(place, spec, spec)
     return _resolve_local_dir(Path(place).expanduser(), spec)
 
@@ -199,8 +199,8 @@ def check_weights(source: Source) -> None:
         return
     repo, _, file = open_clip.get_pretrained_cfg(source.name, source.weights).get("hf_hub", "").rpartition("/")
     if repo:
-        file = file or "open_clip_model.safetensors"
-        require_hub(f"the weights {source.name}/{source.weights}", repo=repo, file=file)
+        files = (file,) if file else (WEIGHTS_FILE, "open_clip_pytorch_model.bin")
+        require_hub(f"the weights {source.name}/{source.weights}", repo=repo, files=files)
 
 
 def _check_weights_file(folder: Path) -> None:
@@ -218,15 +218,15 @@ def _check_weights_file(folder: Path) -> None:
             raise UserError(f"The weights '{path}' are damaged: {error}.") from error
 
 
-def require_hub(what: str, *, repo: str, file: str) -> None:
-    """Fail at once, and in one sentence, where the hub cannot be reached and the file is not cached.
+def require_hub(what: str, *, repo: str, files: tuple[str, ...]) -> None:
+    """Fail at once, and in one sentence, where the hub cannot be reached and none of the files is cached.
 
     Raises:
         UserError: offline, or without network. The hub's own client would try for most of a minute.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(repo, file), str):
+    if any(isinstance(try_to_load_from_cache(repo, file), str) for file in files):
         return
     if any(os.environ.get(v, "0") not in ("", "0") for v in ("CLIPIB_OFFLINE", "HF_HUB_OFFLINE")):
         raise UserError(f"Offline, and not in the local cache: {what} ({repo}).", hint=WORKS_OFFLINE)
