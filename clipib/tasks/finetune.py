@@ -22,6 +22,7 @@ from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_im
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
 from clipib.tasks.validation import selection_value, validate
 from clipib.training.batches import steps_per_epoch
+from clipib.training.log import LOG_FILE
 from clipib.training.loop import Progressed, fit
 from clipib.training.state import STATE_FILE
 
@@ -209,7 +210,7 @@ def finetune(
         (out / STATE_FILE).unlink(missing_ok=True)
     if selection_value(done.metrics["best"]) < selection_value(done.metrics["start"]):
         progress.warn("no checkpoint of this run is better on the validation images than the start")
-    progress.say(f"best at step {done.best_step:,}, last at step {done.step:,}; metrics in {out / 'metrics.csv'}")
+    progress.say(f"best at step {done.best_step:,}, last at step {done.step:,}; metrics in {out / LOG_FILE}")
     return Outcome(rows, out)
 
 
@@ -279,12 +280,11 @@ def _is_finished(out: Path, identity: dict[str, Any], *, resume: bool) -> bool:
     Raises:
         UserError: when it holds an unfinished run or another finished one, and nothing says what to do with it.
     """
-    if (out / STATE_FILE).exists():
-        if resume:
-            return False
-        hint = "Add --resume to go on from its last saved step, or --fresh to start over."
-        raise UserError(f"'{out}' holds an unfinished run.", hint=hint)
-    if not (out / "last" / RECORD_FILE).is_file():
+    finished = (out / "last" / RECORD_FILE).is_file() and not (out / STATE_FILE).exists()
+    if not finished:
+        if (out / LOG_FILE).exists() and not resume:
+            hint = "Add --resume to go on from its last saved step, or --fresh to start over."
+            raise UserError(f"'{out}' holds an unfinished run.", hint=hint)
         return False
     record = read_json(out / "last" / RECORD_FILE, "training record")
     before, now = record.get("training", {}), json.loads(json.dumps(identity))
@@ -300,5 +300,5 @@ def _is_finished(out: Path, identity: dict[str, Any], *, resume: bool) -> bool:
 def _clear(out: Path) -> None:
     for stage in ("best", "last"):
         remove_checkpoint(out / stage)
-    for file in (STATE_FILE, "metrics.csv"):
+    for file in (STATE_FILE, LOG_FILE):
         (out / file).unlink(missing_ok=True)

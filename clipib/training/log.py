@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+LOG_FILE = "metrics.csv"
+
 
 class MetricsLog:
     """Append rows to a CSV file whose columns are fixed when it is made.

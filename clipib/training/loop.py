@@ -17,7 +17,7 @@ from clipib.losses.composed import Loss
 from clipib.models.model import Model, amp_dtype
 from clipib.progress import SILENT, Progress
 from clipib.training.batches import iterate_batches, steps_per_epoch
-from clipib.training.log import MetricsLog
+from clipib.training.log import LOG_FILE, MetricsLog
 from clipib.training.optimisation import clamp_logit_scale, learning_rate, make_optimizer
 from clipib.training.state import STATE_FILE, check_same_run, load_state, save_state
 
@@ -80,12 +80,14 @@ def fit(
         done = _restore(load_state(state_file), identity, module, optimizer, scaler)
         progress.say(f"resuming after step {done.step:,} of {steps:,}")
     else:
+        if resume:
+            progress.say("no state was saved yet: training starts at step 0")
         done.metrics["start"] = evaluate(model)
         done.hashes["start"] = model.fingerprint
     per_epoch = steps_per_epoch(dataset, batch_size)
     columns = ["step", "epoch", "images", "lr", "loss_total", "loss_contrast", "loss_penalty_nats", "logit_scale"]
     columns += ["grad_norm", "images_per_second", *(f"val_{name}" for name in done.metrics["start"])]
-    log = MetricsLog(out / "metrics.csv", columns, after_step=done.step if restoring else None)
+    log = MetricsLog(out / LOG_FILE, columns, after_step=done.step if restoring else None)
     if done.step == 0:
         log.add(step=0, epoch=0, images=0, **_val(done.metrics["start"]))
     log_every = max(1, steps // 500)

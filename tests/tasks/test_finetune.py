@@ -198,3 +198,21 @@ def test_numbers_that_cannot_be_meant_are_refused(photo_folder, tmp_path, change
 def test_without_clipping_training_goes_on(photo_folder, tmp_path):
     rows = finetune("tiny", f"folder:{photo_folder}", out=tmp_path / "f", **QUICK, clip_norm=0.0).rows
     assert len({r.checkpoint_sha256 for r in rows}) > 1
+
+
+def test_a_run_killed_before_anything_was_saved_is_unfinished_all_the_same(photo_folder, tmp_path, monkeypatch):
+    import clipib.training.loop as loop
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    data, out = f"folder:{photo_folder}", tmp_path / "f"
+    monkeypatch.setattr(loop, "clamp_logit_scale", stop)
+    with pytest.raises(KeyboardInterrupt):
+        finetune("tiny", data, out=out, **QUICK)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="unfinished run") as error:
+        finetune("tiny", data, out=out, **QUICK)
+    assert "--resume" in error.value.hint and "--fresh" in error.value.hint
+    finetune("tiny", data, out=out, resume=True, **QUICK)
+    assert [r["step"] for r in metrics(out)] == [str(s) for s in range(7)]
