@@ -13,7 +13,7 @@ LAYERS = [
     {"training", "embeddings"},
     {"models", "data", "losses"},
     {"scoring", "information", "metrics"},
-    {"registry", "progress"},
+    {"registry", "progress", "files"},
     {"errors"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

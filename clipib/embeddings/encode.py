@@ -25,10 +25,15 @@ NAMED_BAD = 10
 
 
 class ImageFeatures(NamedTuple):
-    """features: (n, D) unit norm float32 on the CPU, of the images at `kept`; bad: ids of the unreadable ones."""
+    """Features of what could be read.
+
+    features: (n, D) unit norm float32 on the CPU. kept: (n,) indices of the images that they belong to.
+    dataset: those images alone. bad: ids of the unreadable ones.
+    """
 
     features: Tensor
     kept: np.ndarray
+    dataset: Dataset
     bad: list[str]
     n_encoded: int
 
@@ -92,10 +97,11 @@ def embed_images(
                 rows.flush()
     kept = np.array([i for i in range(len(dataset)) if rows.has(i)], dtype=np.int64)
     if bad:
-        progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {named(bad)}")
+        warn_left_out(dataset, bad, progress)
     if not len(kept):
         raise UserError(f"'{dataset.name}' has no readable image.")
-    return ImageFeatures(torch.from_numpy(rows.get(kept)), kept, list(bad), rows.n_new)
+    readable = dataset.take(kept) if bad else dataset
+    return ImageFeatures(torch.from_numpy(rows.get(kept)), kept, readable, list(bad), rows.n_new)
 
 
 def embed_texts(
@@ -220,12 +226,17 @@ def too_many_bad(dataset: Dataset, bad: dict[str, str], max_bad: int, *, complet
     """The error that names unreadable images, each with the reason."""
     among = f"of {len(dataset):,} images" if complete else "images among those looked at so far"
     return UserError(
-        f"'{dataset.name}': {len(bad)} {among} cannot be read ({max_bad} allowed): {named(bad)}.",
+        f"'{dataset.name}': {len(bad)} {among} cannot be read ({max_bad} allowed): {_named(bad)}.",
         hint=f"Mend or remove them, or leave them out with --max-bad {len(bad)}.",
     )
 
 
-def named(bad: dict[str, str]) -> str:
+def warn_left_out(dataset: Dataset, bad: dict[str, str], progress: Progress) -> None:
+    """Say which unreadable images are put up with."""
+    progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {_named(bad)}")
+
+
+def _named(bad: dict[str, str]) -> str:
     """The first few unreadable images with the reason, and how many more there are."""
     shown = ", ".join(f"{name} ({reason})" for name, reason in list(bad.items())[:NAMED_BAD])
     return shown + (f" and {len(bad) - NAMED_BAD} more" if len(bad) > NAMED_BAD else "")

@@ -16,13 +16,14 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import platformdirs
+
+from clipib.files import write_aside
 
 FEATURES, KEYS, MANIFEST = ".features.npy", ".keys.npy", "space.json"
 
@@ -151,10 +152,10 @@ class Space:
         self.folder.mkdir(parents=True, exist_ok=True)
         manifest = self.folder / MANIFEST
         if not manifest.exists():
-            _write_aside(manifest, lambda f: f.write(json.dumps(self.manifest, indent=2).encode()))
+            write_aside(manifest, lambda f: f.write(json.dumps(self.manifest, indent=2).encode()))
         name = _block_name(key_rows, features)
-        _write_aside(self.folder / (name + FEATURES), lambda f: np.save(f, features))
-        _write_aside(self.folder / (name + KEYS), lambda f: np.save(f, key_rows))
+        write_aside(self.folder / (name + FEATURES), lambda f: np.save(f, features))
+        write_aside(self.folder / (name + KEYS), lambda f: np.save(f, key_rows))
 
     def _open(self, path: Path) -> None:
         """Take in a block; one that is not whole is passed over, and its rows are encoded again."""
@@ -179,17 +180,6 @@ class Space:
             os.utime(self.folder / MANIFEST)
         except OSError:
             self.writable = os.access(self.folder, os.W_OK)
-
-
-def _write_aside(path: Path, write) -> None:
-    """Write a file under another name, then rename it: readers see all of it or nothing."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _block_name(key_rows: np.ndarray, features: np.ndarray) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +11,11 @@ from clipib.data.load import one_spec
 from clipib.data.prompts import class_prompts
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
+from clipib.files import write_aside
 from clipib.models.load import load_model
 from clipib.progress import SILENT, Progress
 from clipib.tasks.prepare import plan_evaluation
-from clipib.tasks.results import ResultsFolder, settings_of, write_atomically
+from clipib.tasks.results import ResultsFolder, settings_of
 
 
 class Exported(NamedTuple):
@@ -89,7 +89,7 @@ def embed(
         images = embed_images(
             loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
         )
-        read = dataset if not images.bad else dataset.take(images.kept)
+        read = images.dataset
         table = {"sample_id": read.images.ids, "sha256": [key.hex() for key in read.keys]}
         if read.labels is not None:
             table |= {"label": read.labels, "class": [read.classnames[label] for label in read.labels]}
@@ -113,9 +113,6 @@ def _texts(dataset) -> tuple[list[str], dict[str, Any]]:
 
 
 def _export(out: Path, what: str, features: np.ndarray, table, n_encoded: int) -> Exported:
-    array, rows = io.BytesIO(), io.BytesIO()
-    np.save(array, features)
-    table.to_parquet(rows, index=False)
-    write_atomically(out / f"{what}.npy", array.getvalue())
-    write_atomically(out / f"{what}.parquet", rows.getvalue())
+    write_aside(out / f"{what}.npy", lambda file: np.save(file, features))
+    write_aside(out / f"{what}.parquet", lambda file: table.to_parquet(file, index=False))
     return Exported(what, len(features), n_encoded, out / f"{what}.npy", out / f"{what}.parquet")

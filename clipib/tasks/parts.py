@@ -9,7 +9,7 @@ import numpy as np
 
 from clipib.data.dataset import Dataset
 from clipib.data.prompts import prompts_sha256
-from clipib.embeddings.encode import named, too_many_bad
+from clipib.embeddings.encode import too_many_bad, warn_left_out
 from clipib.errors import UserError
 from clipib.models.checkpoint import Seen, short_keys
 from clipib.progress import Progress, counted
@@ -45,7 +45,7 @@ def keep_readable(dataset: Dataset, max_bad: int, workers: int, progress: Progre
     by_id = {dataset.images.ids[i]: reason for i, reason in bad.items()}
     if len(bad) > max_bad:
         raise too_many_bad(dataset, by_id, max_bad)
-    progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {named(by_id)}")
+    warn_left_out(dataset, by_id, progress)
     return dataset.take(np.setdiff1d(np.arange(len(dataset)), list(bad)))
 
 
@@ -68,7 +68,7 @@ def split_parts(dataset: Dataset, val: Dataset | None, seen: Seen | None, *, see
             hint="Remove them from one, or leave --val out: a tenth of the training images is then held out. "
             "--allow-overlap marks the rows instead.",
         )
-    in_train, in_val = find_overlap(seen, val.keys)
+    in_train, in_val = find_overlap(seen, val)
     if in_train and not allow:
         raise UserError(
             f"The checkpoint was trained on {counted(in_train, 'image')} of '{val.name}' that are to choose the best.",

@@ -159,11 +159,11 @@ def describe_model(source: Source) -> str:
     return text
 
 
-def find_overlap(seen: Seen | None, keys: list[bytes]) -> tuple[int, int]:
-    """How many of these images a checkpoint was trained on, and how many chose it in validation."""
+def find_overlap(seen: Seen | None, dataset: Dataset) -> tuple[int, int]:
+    """How many of these images a checkpoint was trained on, and how many chose it; reads them only if it must."""
     if seen is None:
         return 0, 0
-    short = short_keys(keys)
+    short = short_keys(dataset.keys)
     return int(np.isin(short, seen.train).sum()), int(np.isin(short, seen.val).sum())
 
 
@@ -180,7 +180,7 @@ def check_overlap(model: Model, dataset: Dataset, *, allow: bool, progress: Prog
         UserError: when training images are among the data and `allow` is not set.
     """
     seen = load_seen(model.folder) if model.folder else None
-    in_train, in_val = find_overlap(seen, dataset.keys) if seen is not None else (0, 0)
+    in_train, in_val = find_overlap(seen, dataset)
     if in_train and not allow:
         raise UserError(
             f"{in_train:,} of the {len(dataset):,} images of '{dataset.name}' are among those that "

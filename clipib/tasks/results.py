@@ -9,13 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import platform
 import re
 import shutil
 import sys
 import time
-import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +24,7 @@ import filelock
 
 from clipib import __version__
 from clipib.errors import UserError
+from clipib.files import write_aside
 
 SCHEMA = "clipib.results/1"
 CSV_FILE, JSON_FILE, SAMPLES, LOCK_FILE = "results.csv", "results.json", "samples", ".lock"
@@ -164,7 +163,8 @@ class ResultsFolder:
             if path.exists() and not self.fresh:
                 self._rows = read_rows(path)
             for partial in self.out.glob(".*.partial"):
-                partial.unlink(missing_ok=True) if partial.is_file() else shutil.rmtree(partial, ignore_errors=True)
+                if partial.is_file():  # half-written folders are `recover`'s
+                    partial.unlink()
         except BaseException:
             self._lock.release()
             raise
@@ -215,7 +215,7 @@ class ResultsFolder:
             self._write_samples(rows[0], samples)
         new = {row_key(r) for r in rows}
         self._rows = [r for r in self._rows if row_key(r) not in new] + rows
-        write_atomically(self.out / CSV_FILE, to_csv(self._rows).encode())
+        write_aside(self.out / CSV_FILE, lambda file: file.write(to_csv(self._rows).encode()))
 
     def _write_samples(self, like: Row, samples: dict[str, Any]) -> None:
         """Per-sample predictions; those of other checkpoints, settings or commands in the same table stay."""
@@ -235,9 +235,7 @@ class ResultsFolder:
             if not same.all():
                 frame = pd.concat([old[~same], frame], ignore_index=True)
         path.parent.mkdir(exist_ok=True)
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, index=False)
-        write_atomically(path, buffer.getvalue())
+        write_aside(path, lambda file: frame.to_parquet(file, index=False))
 
     def _write_json(self, status: str) -> None:
         content = {
@@ -250,7 +248,8 @@ class ResultsFolder:
             "seconds": round(time.time() - self._started, 3),
             "environment": environment(),
         }
-        write_atomically(self.out / JSON_FILE, (json.dumps(content, indent=2, default=str) + "\n").encode())
+        text = json.dumps(content, indent=2, default=str) + "\n"
+        write_aside(self.out / JSON_FILE, lambda file: file.write(text.encode()))
 
 
 def settings_of(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -288,16 +287,6 @@ def slug(name: str) -> str:
         'digitworld-objects=2'
     """
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", name).strip("-.") or "data"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file aside and rename it: it is never seen half-written."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _cell(value: object) -> object:

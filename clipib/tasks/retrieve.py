@@ -117,7 +117,7 @@ def retrieve(
                 max_bad=max_bad,
                 progress=progress,
             )
-            read = dataset if not images.bad else dataset.take(images.kept)
+            read = images.dataset
             texts = embed_texts(loaded_model, read.captions, store=store, progress=progress)
             images_encoded += images.n_encoded
             texts_encoded += texts.n_encoded

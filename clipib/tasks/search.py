@@ -93,7 +93,7 @@ def search(
     images = embed_images(
         loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
     )
-    read = dataset if not images.bad else dataset.take(images.kept)
+    read = images.dataset
     text = embed_texts(loaded, [query], store=store, progress=progress)
     gpu = loaded.device.type == "cuda" and top <= GPU_MAX_K
     found = search_index(build_index(images.features.numpy(), gpu=gpu), text.features.numpy(), top)

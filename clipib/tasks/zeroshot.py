@@ -124,7 +124,7 @@ def zeroshot(
             images_encoded += images.n_encoded
             classifier, n_texts = build_classifier(loaded_model, dataset, store=store, progress=progress)
             texts_encoded += n_texts
-            read = dataset if not images.bad else dataset.take(images.kept)
+            read = images.dataset
             predictions = classify(images.features, classifier, loaded_model, read.labels)
             found = _rows(run, dataset, read, predictions, prompts, len(images.bad), overlap)
             folder.add(found, _samples(read, predictions))

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from clipib.errors import UserError
+from clipib.files import write_aside
 
 STATE_FILE = "training_state.pt"
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; a kill leaves the older file whole."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        torch.save(state, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_aside(path, lambda file: torch.save(state, file))
 
 
 def load_state(path: Path) -> dict[str, Any]:

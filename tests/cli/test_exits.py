@@ -168,13 +168,13 @@ def test_a_disk_without_room_is_found_before_work(clipib, checkpoint, tmp_path, 
 def test_a_disk_that_fills_up_leaves_no_half_written_results(clipib, checkpoint, tmp_path, monkeypatch):
     import clipib.tasks.results as results
 
-    write = results.write_atomically
+    write = results.write_aside
 
     def full(path, content):
         if path.suffix == ".csv":
             raise OSError(28, "No space left on device", str(path))
         write(path, content)
 
-    monkeypatch.setattr(results, "write_atomically", full)
+    monkeypatch.setattr(results, "write_aside", full)
     ends_with_2(clipib("zeroshot", "--model", checkpoint, "--datasets", "digitworld:n=9"), "The disk is full")
     assert not (tmp_path / "runs" / "zeroshot" / "results.csv").exists()

@@ -66,7 +66,7 @@ def test_a_read_only_cache_serves_and_does_not_fail(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.space({}).append(keys("a"), rows(1))
     monkeypatch.setattr(
-        "clipib.embeddings.store._write_aside", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no"))
+        "clipib.embeddings.store.write_aside", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no"))
     )
     space = store.space({})
     space.append(keys("b"), rows(1, seed=1))
@@ -75,7 +75,7 @@ def test_a_read_only_cache_serves_and_does_not_fail(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_not_hidden(tmp_path, monkeypatch):
-    monkeypatch.setattr("clipib.embeddings.store._write_aside", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr("clipib.embeddings.store.write_aside", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         Store(tmp_path).space({}).append(keys("a"), rows(1))
 
