@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+import platformdirs
+
+from clipib.errors import UserError
+
+
+def default_cache_dir() -> Path:
+    """CLIPIB_CACHE, else the user's cache folder by the platform's custom."""
+    return Path(os.environ.get("CLIPIB_CACHE") or platformdirs.user_cache_dir("clipib"))
 
 
 def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -27,3 +37,35 @@ def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
+    """Make sure that what is about to be written has room.
+
+    Raises:
+        UserError: when the disk below `folder` has too little free space.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"'{place}' is a file where a folder is wanted, for {what}.", hint="Name another folder.")
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise UserError(
+            f"The disk of '{place}' has {size_text(free)} free; {what} needs about {size_text(needed_bytes)}.",
+            hint="Free some space, or name another folder.",
+        )
+
+
+def size_text(n_bytes: float) -> str:
+    """A size for people.
+
+    Example:
+        >>> size_text(1_234), size_text(5_600_000), size_text(7.8e9)
+        ('1 kB', '5.6 MB', '7.8 GB')
+    """
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes / 1e3:.0f} kB"

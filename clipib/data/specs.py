@@ -13,15 +13,22 @@ from clipib.registry import nearest
 
 DIGITWORLD_LABELS = tuple(f"digitworld/{a}" for a in ("digit", "color", "place"))
 PATH_KINDS = ("folder", "csv")
+REPOSITORY_KINDS = ("wds", "hf")  # a path, or a repository with revision and split
+HF_OPTIONS = ("config", "split", "stream")
+
+
+REPOSITORY = re.compile(r"(\w[\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+HUB_PAGE = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)(?:/(?:tree|resolve)/([^/]+))?/?")
+SPLIT_NAME = re.compile(r"[A-Za-z][\w.-]*")
 
 
 class Spec(NamedTuple):
     """One data set as the user named it.
 
     kind: a key of DATA_KINDS, or "name" for an entry of the catalogue.
-    argument: the path, the catalogue name, or digitworld's view ("", "digit", "color", "place").
+    argument: the path or repository, the catalogue name, or digitworld's view ("", "digit", "color", "place").
     split: "" where it was left out.
-    options: digitworld's options.
+    options: those of digitworld and of hf.
     text: the specification as written.
     """
 
@@ -79,6 +86,8 @@ def parse_spec(text: str) -> Spec:
         if not argument:
             raise UserError(f"'{text}' names no path.", hint=f"Write {head}:PATH.")
         return Spec(head, argument, "", {}, text)
+    if head in REPOSITORY_KINDS and colon:
+        return _parse_repository(head, rest.replace('"', "").strip(), text)
     if head == "digitworld" or head in DIGITWORLD_LABELS:
         if "," in rest:
             raise _unknown_spec(rest.partition(",")[2])
@@ -101,6 +110,50 @@ def parse_specs(texts: str | list[str]) -> list[Spec]:
     if not specs:
         raise UserError("No data set is named.", hint="Try digitworld, folder:PATH or csv:PATH.")
     return specs
+
+
+def is_url(argument: str) -> bool:
+    """Whether the argument of `wds:` is a web address."""
+    return argument.startswith(("http://", "https://"))
+
+
+def repository_of(argument: str) -> tuple[str, str] | None:
+    """Repository and revision ("" for the main branch) that the argument of `wds:` names, or None for a path or URL.
+
+    Example:
+        >>> repository_of("clip-benchmark/wds_cars@abc"), repository_of("https://huggingface.co/datasets/a/b/tree/main")
+        (('clip-benchmark/wds_cars', 'abc'), ('a/b', 'main'))
+    """
+    if Path(argument).expanduser().exists():
+        return None
+    if page := HUB_PAGE.fullmatch(argument):
+        return page[1], page[2] or ""
+    named = REPOSITORY.fullmatch(argument)
+    return (named[1], named[2] or "") if named else None
+
+
+def _parse_repository(kind: str, rest: str, text: str) -> Spec:
+    """`PATH`, `PATH:split`, `ORG/NAME@REV:split`, and of hf also `+stream` and `+config=NAME`."""
+    if not rest:
+        raise UserError(f"'{text}' names no data.", hint=f"Write {kind}:PATH or {kind}:ORG/NAME@REVISION:SPLIT.")
+    options: dict[str, str] = {}
+    if not Path(rest).expanduser().exists() and kind == "hf":
+        rest, *parts = rest.split("+")
+        for part in parts:
+            key, _, value = part.partition("=")
+            if key not in HF_OPTIONS or (value == "") != (key == "stream"):
+                hint = "Options of hf are +stream, +config=NAME and +split=NAME."
+                raise UserError(f"'{text}' has the option '{part}', which hf does not know.", hint=hint)
+            options[key] = value or "yes"
+    split = options.pop("split", "")
+    place, colon, last = rest.rpartition(":")
+    if colon and not Path(rest).expanduser().exists() and SPLIT_NAME.fullmatch(last):
+        rest, split = place, split or last
+    known = Path(rest).expanduser().exists() or repository_of(rest) or (kind == "wds" and is_url(rest))
+    if not known:
+        hint = f"Write {kind}:PATH or {kind}:ORG/NAME@REVISION:SPLIT."
+        raise UserError(f"'{rest}' is neither a path that exists nor a repository ORG/NAME.", hint=hint)
+    return Spec(kind, rest.rstrip("/") if is_url(rest) else rest, split, options, text)
 
 
 def _path_exists(piece: str) -> bool:

@@ -21,16 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import platformdirs
 
-from clipib.files import write_aside
+from clipib.files import default_cache_dir, write_aside
 
 FEATURES, KEYS, MANIFEST = ".features.npy", ".keys.npy", "space.json"
-
-
-def default_cache_dir() -> Path:
-    """CLIPIB_CACHE, else the user's cache folder by the platform's custom."""
-    return Path(os.environ.get("CLIPIB_CACHE") or platformdirs.user_cache_dir("clipib"))
 
 
 class SpaceInfo(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from clipib.data.images import why
 from clipib.data.load import load_datasets
 from clipib.embeddings.store import Store
 from clipib.errors import UserError, try_all
+from clipib.files import check_disk
 from clipib.models.checkpoint import Seen, load_seen, short_keys
 from clipib.models.load import pick_device
 from clipib.models.model import PRECISIONS, RANDOM_WEIGHTS, Model
@@ -46,32 +46,36 @@ class RunContext:
 
     def row(self, dataset: Dataset, *, prompts_sha256: str = "", n_bad: int = 0, **values: Any) -> Row:
         """A row of this run; `values` are metric, value, params and the like."""
-        blank = dict.fromkeys(("value", "ci_low", "ci_high", "n", "n_ties"))
-        return Row(
-            **{
-                **blank,
-                "command": self.command,
-                "model": self.model.name,
-                "pretrained": self.model.pretrained,
-                "checkpoint_sha256": self.model.fingerprint,
-                "loss": self.model.loss,
-                "similarity": self.model.similarity,
-                "dataset": dataset.name,
-                "split": dataset.split,
-                "protocol": self.protocol,
-                "metric": "",
-                "params": "",
-                "n_bad": n_bad,
-                "is_main": False,
-                "precision": self.model.precision,
-                "device": self.model.device.type,
-                "seed": self.seed,
-                "data_sha256": dataset.sha256,
-                "prompts_sha256": prompts_sha256,
-                "limit": dataset.limit,
-                **values,
-            }
-        )
+        own = {
+            "dataset": dataset.name,
+            "split": dataset.split,
+            "n_bad": n_bad,
+            "data_sha256": dataset.sha256,
+            "prompts_sha256": prompts_sha256,
+            "limit": dataset.limit,
+        }
+        return Row(**{**self.blank(), **own, **values})
+
+    def blank(self) -> dict[str, Any]:
+        """What a row of this run holds beside its data set and its metric."""
+        return {
+            **dict.fromkeys(("value", "ci_low", "ci_high", "n", "n_ties", "limit")),
+            "command": self.command,
+            "model": self.model.name,
+            "pretrained": self.model.pretrained,
+            "checkpoint_sha256": self.model.fingerprint,
+            "loss": self.model.loss,
+            "similarity": self.model.similarity,
+            "protocol": self.protocol,
+            "metric": "",
+            "params": "",
+            "n_bad": 0,
+            "is_main": False,
+            "precision": self.model.precision,
+            "device": self.model.device.type,
+            "seed": self.seed,
+            "prompts_sha256": "",
+        }
 
 
 class Planned(NamedTuple):
@@ -206,29 +210,3 @@ def check_first_image(dataset: Dataset) -> None:
     except OSError as error:
         name = dataset.images.ids[0]
         raise UserError(f"The first image of '{dataset.name}', '{name}', cannot be read: {why(error)}.") from error
-
-
-def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
-    """Make sure that what is about to be written has room.
-
-    Raises:
-        UserError: when the disk below `folder` has too little free space.
-    """
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise UserError(f"'{place}' is a file where a folder is wanted, for {what}.", hint="Name another folder.")
-    free = shutil.disk_usage(place).free
-    if free < needed_bytes:
-        raise UserError(
-            f"The disk of '{place}' has {_size(free)} free; {what} needs about {_size(needed_bytes)}.",
-            hint="Free some space, or name another folder.",
-        )
-
-
-def _size(n_bytes: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if n_bytes >= scale:
-            return f"{n_bytes / scale:.1f} {unit}"
-    return f"{n_bytes / 1e3:.0f} kB"
