@@ -46,7 +46,7 @@ def load_datasets(
     Raises:
         UserError: for anything that is missing or does not fit, before any image is decoded.
     """
-    specs = parse_specs(texts)
+    specs = parse_specs(texts, need)
     if name and len(specs) > 1:
         raise UserError(f"--name '{name}' is for a single data set, but {len(specs)} are named.")
     loads = [partial(_load, spec, role, need, data_root, name, dict(columns or {})) for spec in specs]
