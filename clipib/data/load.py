@@ -215,8 +215,8 @@ def _group_of(dataset: Dataset, key: str, entry: Entry) -> np.ndarray | None:
         return dataset.groups
     if dataset.groups.shape[1] != len(entry.metadata):
         raise UserError(
-            f"The metadata of '{key}' has {dataset.groups.shape[1]} columns as read, {len(entry.metadata)} are expected "
-            f"({', '.join(entry.metadata)})."
+            f"The metadata of '{key}' has {dataset.groups.shape[1]} columns as read, {len(entry.metadata)} are "
+            f"expected ({', '.join(entry.metadata)})."
         )
     return dataset.groups[:, entry.metadata.index(entry.group)]
 

@@ -1,4 +1,4 @@
-"""The grammar of data specifications: `name`, `name:split`, `kind:argument`, lists of them separated by commas."""
+"""The grammar of data specifications: `name`, `name:split`, `suite:NAME`, `kind:argument`, comma lists of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipib.data import DATA_KINDS, SPLITS
-from clipib.data.catalog import CATALOG
+from clipib.data.catalog import CATALOG, SUITES, check_suite, find_entry, suite_entries
 from clipib.errors import UserError
 from clipib.registry import nearest
 
@@ -30,6 +30,7 @@ class Spec(NamedTuple):
     split: "" where it was left out.
     options: those of digitworld and of hf.
     text: the specification as written.
+    suite: the suite it came from, "" where it was named by itself.
     """
 
     kind: str
@@ -37,30 +38,28 @@ class Spec(NamedTuple):
     split: str
     options: dict[str, str]
     text: str
+    suite: str = ""
 
 
 def known_names() -> list[str]:
-    """Every name that may stand alone: catalogue entries and the built-in world with its label sets."""
-    return [*CATALOG, "digitworld", *DIGITWORLD_LABELS]
+    """Every name that may stand alone: the built-in world with its label sets, catalogue entries, and `all`."""
+    return ["digitworld", *DIGITWORLD_LABELS, *CATALOG, "all"]
 
 
 def split_specs(text: str) -> list[str]:
     """Cut a comma list of specifications.
 
-    A cut is made only at a comma that a known kind or name follows; an argument that exists as a path is taken whole;
-    double quotes protect any character.
+    A cut is made only at a comma that a known kind, name or suite follows; an argument that exists as a path is taken
+    whole; double quotes protect any character.
 
     Example:
         >>> split_specs('folder:a,b/c, csv:x.csv,digitworld:objects=2')
         ['folder:a,b/c', 'csv:x.csv', 'digitworld:objects=2']
     """
-    kinds = "|".join(re.escape(k) for k in DATA_KINDS)
-    names = "|".join(re.escape(n) for n in sorted(known_names(), key=len, reverse=True))
-    follows = re.compile(rf"\s*(?:(?:{kinds}):|(?:{names})(?=\s*(?:[,:]|$)))")
     cuts, quoted = [], False
     for i, character in enumerate(text):
         quoted ^= character == '"'
-        if character == "," and not quoted and follows.match(text, i + 1):
+        if character == "," and not quoted and _starts_spec(text[i + 1 :]):
             cuts.append(i)
     ends, pieces, start = [*cuts, len(text)], [], 0
     while start <= len(text):
@@ -74,7 +73,7 @@ def split_specs(text: str) -> list[str]:
 
 
 def parse_spec(text: str) -> Spec:
-    """Read one specification.
+    """Read one specification; a suite is several, and is read by `parse_specs`.
 
     Raises:
         UserError: for an unknown kind or name, naming the nearest, or a malformed option.
@@ -94,21 +93,35 @@ def parse_spec(text: str) -> Spec:
         options = _parse_options(text, rest)
         split = options.pop("split", "")
         return Spec("digitworld", head.partition("/")[2], _check_split(text, split), options, text)
-    if head in CATALOG:
-        return Spec("name", head, _check_split(text, rest), {}, text)
+    if key := find_entry(head.strip()):
+        return Spec("name", key, _check_split(text, rest), {}, text)
     raise _unknown_spec(text)
 
 
-def parse_specs(texts: str | list[str]) -> list[Spec]:
+def parse_specs(texts: str | list[str], need: str = "") -> list[Spec]:
     """Read one or several arguments, each a specification or a comma list of them.
 
+    A suite stands for its entries; one that is named already, or by an earlier suite, is not named twice.
+
+    Args:
+        texts: what the user typed.
+        need: "label" or "caption": of a suite, only the entries that the task can use.
+
     Raises:
-        UserError: when nothing is named, or a piece cannot be read.
+        UserError: when nothing is named, a piece cannot be read, or a suite has nothing for the task.
     """
     texts = [texts] if isinstance(texts, str) else texts
-    specs = [parse_spec(piece) for text in texts for piece in split_specs(text)]
+    read = [_expand(piece, need) for text in texts for piece in split_specs(text)]
+    named = {(s.argument, s.split) for pieces in read for s in pieces if s.kind == "name" and not s.suite}
+    specs: list[Spec] = []
+    for spec in (s for pieces in read for s in pieces):
+        if not spec.suite:
+            specs.append(spec)
+        elif (spec.argument, spec.split) not in named:
+            named.add((spec.argument, spec.split))
+            specs.append(spec)
     if not specs:
-        raise UserError("No data set is named.", hint="Try digitworld, folder:PATH or csv:PATH.")
+        raise UserError("No data set is named.", hint="Try digitworld, suite:vtab+, folder:PATH or csv:PATH.")
     return specs
 
 
@@ -156,6 +169,40 @@ def _parse_repository(kind: str, rest: str, text: str) -> Spec:
     return Spec(kind, rest.rstrip("/") if is_url(rest) else rest, split, options, text)
 
 
+def _expand(piece: str, need: str) -> list[Spec]:
+    """The specifications that a piece stands for: one, or a suite's entries (`suite:NAME`, `suite:NAME:split`)."""
+    suite, split = _suite_of(piece)
+    if not suite:
+        return [parse_spec(piece)]
+    name, split = check_suite(suite), _check_split(piece, split)
+    keys = suite_entries(name, need)
+    if not keys:
+        what = "labels" if need == "label" else "captions"
+        able = ", ".join(s for s in SUITES if suite_entries(s, need))
+        raise UserError(f"No data set of the suite '{name}' has {what}.", hint=f"Suites with {what}: {able}.")
+    return [Spec("name", key, split, {}, piece.strip(), name) for key in keys]
+
+
+def _suite_of(piece: str) -> tuple[str, str]:
+    """(suite, split) of `suite:NAME`, `suite:NAME:split`, `all` or `all:split`; ("", "") for anything else."""
+    head, _, rest = (p.strip() for p in piece.partition(":"))
+    if head == "all":
+        return "all", rest
+    if head != "suite":
+        return "", ""
+    if not rest:
+        raise UserError(f"'{piece.strip()}' names no suite.", hint=f"Suites: {', '.join(SUITES)}.")
+    name, _, split = (p.strip() for p in rest.partition(":"))
+    return name, split
+
+
+def _starts_spec(rest: str) -> bool:
+    """Whether the text behind a comma begins with a kind and its colon, or with a name known under any spelling."""
+    head, mark = re.match(r"\s*([^,:]*)([,:]?)", rest).groups()
+    head = head.strip()
+    return (mark == ":" and head in (*DATA_KINDS, "suite")) or head in known_names() or find_entry(head) is not None
+
+
 def _path_exists(piece: str) -> bool:
     kind, colon, argument = piece.strip().partition(":")
     return bool(colon) and kind in PATH_KINDS and Path(argument.strip()).exists()
@@ -192,9 +239,11 @@ def _unknown_spec(text: str) -> UserError:
         if Path(piece).exists():
             kind = "folder" if Path(piece).is_dir() else "csv"
             return UserError(f"'{piece}' is a path without its kind.", hint=f"Write {kind}:{piece}.")
-        if head in CATALOG or head in DATA_KINDS:
+        if find_entry(head) or head in (*DATA_KINDS, "suite"):
             continue
-        close = nearest(head, [*known_names(), *DATA_KINDS])
+        if head.lower().replace("_", "-") in SUITES:
+            return UserError(f"'{piece}' is a suite.", hint=f"Write suite:{piece}.")
+        close = nearest(head, [*known_names(), *DATA_KINDS, *(f"suite:{s}" for s in SUITES)])
         found = (
             " Did you mean " + " or ".join(f"'{c}{colon + rest if colon else ''}'" for c in close) + "?"
             if close

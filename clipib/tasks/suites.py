@@ -29,8 +29,9 @@ def announce_suites(specs: list[Spec], seconds_per_image: float | None, progress
         size = f"{size_text(sum(known))}" if known else "not known"
         size += f" for {len(known)} of {len(sizes)} whose size is known" if len(known) < len(sizes) else ""
         time = f"; at most {_hours(n_images * seconds_per_image)} of encoding" if seconds_per_image else ""
+        frozen = suite_sha256(e.name for e in entries)[:12]
         progress.say(
-            f"suite {suite}: {counted(len(entries), 'data set')} (hash {suite_sha256([e.name for e in entries])[:12]}), "
+            f"suite {suite}: {counted(len(entries), 'data set')} (hash {frozen}), "
             f"{counted(n_images, 'image')}; download {size}{time}; what is stored already costs nothing"
         )
         for entry in left_out:
