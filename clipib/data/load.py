@@ -28,7 +28,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
 def load_datasets(
-    texts: str | list[str],
+    texts: str | list[str] | list[Spec],
     *,
     role: str = "test",
     need: str = "",
@@ -40,7 +40,7 @@ def load_datasets(
     """Load every data set that the arguments name; what is to be fetched is listed, and then fetched, together.
 
     Args:
-        texts: specifications, or comma lists of them.
+        texts: specifications, or comma lists of them, or what `parse_specs` made of them.
         role: the split to take where none is written: "train", "val" or "test".
         need: "label" or "caption" where the task cannot do without.
         data_root: folder of local copies by name; left out, the variable CLIPIB_DATA, else a folder in the cache.
@@ -50,17 +50,18 @@ def load_datasets(
     Raises:
         UserError: for anything that is missing or does not fit, before any image is decoded.
     """
-    specs = parse_specs(texts, need)
+    specs = [texts] if isinstance(texts, str) else list(texts)
+    specs = specs if specs and isinstance(specs[0], Spec) else parse_specs(specs, need)
     if name and len(specs) > 1:
         raise UserError(f"--name '{name}' is for a single data set, but {len(specs)} are named.")
     root = data_home(data_root)
     reads = [partial(_load, spec, role, need, root, name, dict(columns or {}), progress) for spec in specs]
     remote = try_all(partial(wanted_of, spec, role, root) for spec in specs)
     there = [read for read, wanted in zip(reads, remote, strict=True) if not wanted]
-    bring = partial(fetch, [w for w in remote if w], root, progress=progress)
+    bring = partial(_bring, [w for w in remote if w], root, progress)
     _, *local = try_all([bring, *there])  # all that is missing is told at once
     local = iter(local)
-    found = [read() if wanted else next(local) for read, wanted in zip(reads, remote, strict=True)]
+    found = try_all(read if wanted else partial(next, local) for read, wanted in zip(reads, remote, strict=True))
     datasets = [d for group in found for d in group]
     doubled = [n for n, count in Counter((d.name, d.split) for d in datasets).items() if count > 1]
     if doubled:
@@ -101,6 +102,13 @@ def wanted_of(spec: Spec, role: str, root: Path) -> Wanted | None:
         repo, revision = found
         return Wanted(repo.replace("/", "--"), repo, revision, split)
     return None
+
+
+def _bring(wanted: list[Wanted], root: Path, progress: Progress) -> None:
+    try:
+        fetch(wanted, root, progress=progress)
+    except UserError as error:
+        raise UserError(error.message, hint=f"{error.hint}\n{ELSEWHERE}") from error
 
 
 def _load(

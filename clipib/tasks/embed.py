@@ -60,7 +60,7 @@ def embed(
     """
     settings = settings or settings_of(locals())
     out, store = Path(out), Store(cache_dir)
-    source, (dataset,) = plan_evaluation(
+    source, (dataset,), _ = plan_evaluation(
         "embed",
         model,
         one_spec(data),

@@ -12,6 +12,7 @@ import numpy as np
 from clipib.data.dataset import Dataset
 from clipib.data.images import why
 from clipib.data.load import load_datasets
+from clipib.data.specs import Spec, parse_specs
 from clipib.embeddings.store import Store
 from clipib.errors import UserError, try_all
 from clipib.files import check_disk
@@ -22,6 +23,7 @@ from clipib.models.sources import DEFAULT_MODEL, Source, find_model
 from clipib.progress import Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.results import Row, slug
+from clipib.tasks.suites import announce_suites, runnable
 
 RESULT_BYTES, FEATURE_BYTES = 1_000, 4_096  # what one item takes on disk, roughly
 
@@ -79,10 +81,11 @@ class RunContext:
 
 
 class Planned(NamedTuple):
-    """A checked evaluation: where the model comes from, and what it is to be evaluated on."""
+    """A checked evaluation: where the model comes from, what it is to be evaluated on, and how that was named."""
 
     source: Source
     datasets: list[Dataset]
+    specs: list[Spec]
 
 
 def plan_evaluation(
@@ -114,10 +117,14 @@ def plan_evaluation(
     """
     check_name("precision", precision, PRECISIONS)
     pick_device(device)
+    specs = parse_specs(datasets, need)
+    announce_suites(specs, progress)
     source, loaded = try_all(
         (
             lambda: find_model(model, pretrained),
-            lambda: load_datasets(datasets, need=need, data_root=data_root, name=name, columns=columns),
+            lambda: load_datasets(
+                runnable(specs), need=need, data_root=data_root, name=name, columns=columns, progress=progress
+            ),
         )
     )
     files = Counter(slug(d.name) for d in {d.name: d for d in loaded}.values())
@@ -144,7 +151,7 @@ def plan_evaluation(
     if dry_run:
         for dataset in loaded:
             check_first_image(dataset)
-    return Planned(source, loaded)
+    return Planned(source, loaded, specs)
 
 
 def say_encoded(images: int, texts: int, progress: Progress) -> None:

@@ -68,7 +68,7 @@ def search(
     if save and Path(save).suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"'{save}' is no picture file.", hint="End its name in .png or .jpg.")
     store = Store(cache_dir)
-    source, (dataset,) = plan_evaluation(
+    source, (dataset,), _ = plan_evaluation(
         "search",
         model,
         one_spec(data),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from clipib.data.catalog import CATALOG, suite_sha256
 from clipib.data.specs import Spec
 from clipib.files import size_text
 from clipib.progress import Progress, counted
-from clipib.tasks.prepare import RunContext
 from clipib.tasks.results import Row, join_params
+
+if TYPE_CHECKING:
+    from clipib.tasks.prepare import RunContext
 
 
 def runnable(specs: Iterable[Spec]) -> list[Spec]:
@@ -18,7 +21,7 @@ def runnable(specs: Iterable[Spec]) -> list[Spec]:
     return [s for s in specs if not (s.suite and CATALOG[s.argument].not_runnable)]
 
 
-def announce_suites(specs: list[Spec], seconds_per_image: float | None, progress: Progress) -> None:
+def announce_suites(specs: list[Spec], progress: Progress, *, seconds_per_image: float | None = None) -> None:
     """Say of each suite how many data sets it has, its hash, what it downloads at most and how long it may take."""
     for suite in dict.fromkeys(s.suite for s in specs if s.suite):
         entries = [CATALOG[s.argument] for s in specs if s.suite == suite]

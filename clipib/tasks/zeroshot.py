@@ -31,6 +31,7 @@ from clipib.progress import SILENT, Progress
 from clipib.tasks.known_truth import bayes_ceiling, is_grey
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
+from clipib.tasks.suites import average_rows
 
 PROTOCOL = "strict"
 BLOCK = 4096  # images classified at once
@@ -86,7 +87,7 @@ def zeroshot(
     settings = settings or settings_of(locals())
     out, store = Path(out), Store(cache_dir)
     own_templates = read_templates(templates) if templates else None
-    source, planned = plan_evaluation(
+    source, planned, specs = plan_evaluation(
         "zeroshot",
         model,
         datasets,
@@ -138,6 +139,9 @@ def zeroshot(
             found = _rows(run, dataset, read, predictions, prompts, len(images.bad), overlap)
             folder.add(found, _samples(read, predictions))
             rows += found
+        if averages := average_rows(run, specs, rows, progress):
+            folder.add(averages)
+            rows += averages
     say_encoded(images_encoded, texts_encoded, progress)
     return Outcome(rows, out, images_encoded, texts_encoded)
 
