@@ -90,7 +90,10 @@ def download_file(
         UserError: when the connection keeps breaking, or the bytes are not those that the hub lists.
     """
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging
     from tqdm.auto import tqdm
+
+    logging.set_verbosity_error()  # connections that break are taken up again without a word
 
     class Bytes(tqdm):
         def __init__(self, *args, **options):

@@ -93,9 +93,10 @@ def fetch(wanted: Iterable[Wanted], root: Path, *, update: bool = False, progres
         return []
     if is_offline():
         missing = [f"'{w.name}' ({w.split}) from {w.repo}" for w in wanted]
+        names = " ".join(w.name for w in wanted[:6]) + (" ..." if len(wanted) > 6 else "")
         raise UserError(
-            f"Offline, and not in '{root}': " + "; ".join(missing) + ".",
-            hint=f"With network: clipib data fetch {' '.join(w.name for w in wanted)} --data-root {root}",
+            f"Offline, and not in '{root}': " + ("\n" * (len(missing) > 1)) + "\n".join(missing),
+            hint=f"With network: clipib data fetch {names} --data-root {root}",
         )
     lock = read_lock(root)
     with ThreadPoolExecutor(8) as pool:
