@@ -161,9 +161,8 @@ def _aliases() -> dict[str, str]:
     found: dict[str, str] = {}
     for key, entry in CATALOG.items():
         short, dashed = entry.listed_as.removeprefix("wds/"), entry.listed_as.replace("vtab/", "vtab-")
-        spellings = [entry.listed_as, dashed, short, key.partition("/")[2] or key]
-        if entry.protocol == "datacomp":
-            spellings += [key, f"datacomp/{entry.listed_as}"]
+        spellings = [key, key.removeprefix("datacomp/"), entry.listed_as, dashed, short]
+        spellings.append(f"{entry.protocol}/{entry.listed_as}")
         for spelling in (*spellings, entry.hub, entry.hub.partition("/")[2]):
             found.setdefault(_plain(spelling), key)
     return {**EVERYDAY_NAMES, **found}

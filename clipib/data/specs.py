@@ -231,9 +231,8 @@ def _parse_options(text: str, rest: str) -> dict[str, str]:
 
 def _unknown_spec(text: str) -> UserError:
     """Say which piece of a list is unknown and what stands near it; a path without its kind is recognised."""
-    hint = (
-        "Known: " + ", ".join(known_names()[:6]) + ", ...; `clipib list datasets` shows all. Or folder:PATH, csv:PATH."
-    )
+    hint = "Known: digitworld, cifar10, flickr30k, suite:vtab+, all, ...; `clipib list datasets` shows every name. "
+    hint += "Or folder:PATH, csv:PATH."
     for piece in (p.strip() for p in text.split(",")):
         head, colon, rest = piece.partition(":")
         if Path(piece).exists():
