@@ -16,6 +16,7 @@ from clipib.data.catalog import CATALOG, Entry
 from clipib.data.dataset import Dataset
 from clipib.data.fetch import Wanted, data_home, fetch, fetch_url, read_lock
 from clipib.data.folder import load_folder
+from clipib.data.prompts import DEFAULT_TEMPLATES
 from clipib.data.specs import Spec, is_url, parse_specs, repository_of
 from clipib.data.table import load_table
 from clipib.data.wds import load_wds, split_names
@@ -169,7 +170,8 @@ def _load_entry(key: str, split: str, need: str, root: Path) -> Dataset:
 def _in_order_of(entry: Entry, dataset: Dataset, key: str) -> Dataset:
     """Class folders under the entry's class names, whatever order the file system gives them."""
     if not entry.classnames:
-        return dataset
+        own = dataset.templates != DEFAULT_TEMPLATES or not entry.templates or dataset.labels is None
+        return dataset if own else replace(dataset, templates=entry.templates)
     index = {n.lower(): i for i, n in enumerate(entry.classnames)}
     places = [index.get(c.lower(), int(c) if c.isdecimal() else -1) for c in dataset.classnames]
     if sorted(places) != list(range(len(entry.classnames))):
