@@ -90,22 +90,40 @@ def _load(spec: Spec, role: str, need: str, data_root, name: str, columns: dict[
     return [load(spec.argument, split=split, name=name)]
 
 
-def _load_entry(key: str, split: str, need: str, data_root: str | Path | None) -> Dataset:
-    """A catalogue entry from its local copy: class folders, or a table of captions."""
-    entry = CATALOG[key]
+def entry_home(key: str, data_root: str | Path | None) -> Path:
+    """The folder of a catalogue entry's local copy.
+
+    Raises:
+        UserError: when no folder of local copies is named, or it does not hold the entry.
+    """
     root = data_root or os.environ.get("CLIPIB_DATA")
-    layout = "SPLIT/CLASS/image.jpg" if entry.task == "classification" else "SPLIT.csv with columns image, caption"
     if not root:
         raise UserError(
             f"'{key}' is read from a local copy, and no folder of local copies is named.",
-            hint=f"Put it at DIR/{key}/{layout} and add --data-root DIR.\n{ELSEWHERE}",
+            hint=f"Put it at DIR/{key}/{_layout(key)} and add --data-root DIR.\n{ELSEWHERE}",
         )
     home = Path(root).expanduser() / key
     if not home.is_dir():
-        hint = f"Expected there: {key}/{layout}.\n{ELSEWHERE}"
+        hint = f"Expected there: {key}/{_layout(key)}.\n{ELSEWHERE}"
         raise UserError(f"'{key}' is not in '{root}': there is no folder '{home}'.", hint=hint)
+    return home
+
+
+def entry_table(home: Path, split: str) -> Path | None:
+    """The table of a local copy that holds this split, if there is one: SPLIT.csv, captions.csv or index.csv."""
     tables = [home / f"{stem}{s}" for stem in (split, "captions", "index") for s in TABLE_SUFFIXES]
-    table = next((t for t in tables if t.is_file()), None)
+    return next((t for t in tables if t.is_file()), None)
+
+
+def _layout(key: str) -> str:
+    labelled = CATALOG[key].task == "classification"
+    return "SPLIT/CLASS/image.jpg" if labelled else "SPLIT.csv with columns image, caption"
+
+
+def _load_entry(key: str, split: str, need: str, data_root: str | Path | None) -> Dataset:
+    """A catalogue entry from its local copy: class folders, or a table of captions."""
+    entry, home = CATALOG[key], entry_home(key, data_root)
+    table = entry_table(home, split)
     if table:
         dataset = load_table(table, split=split, name=key, need=need)
         if table.stem == split:
@@ -113,29 +131,44 @@ def _load_entry(key: str, split: str, need: str, data_root: str | Path | None) -
     elif entry.task == "classification":
         dataset = load_folder(home, split=split, name=key)
     else:
-        raise UserError(f"'{home}' holds no table of captions for '{split}'.", hint=f"Expected: {key}/{layout}.")
+        raise UserError(f"'{home}' holds no table of captions for '{split}'.", hint=f"Expected: {key}/{_layout(key)}.")
     if dataset.split != split:  # else training might be given what is the test set
         raise UserError(
             f"Nothing says that '{table or home}' is the {split} part of '{key}'.",
-            hint=f"Expected: {key}/{layout}; a table of all parts has a column split.",
+            hint=f"Expected: {key}/{_layout(key)}; a table of all parts has a column split.",
         )
-    return _as_entry(dataset, key, entry)
+    dataset = with_entry_names(dataset, key, entry)
+    check_entry_counts(dataset, key, entry)
+    return dataset
 
 
-def _as_entry(dataset: Dataset, key: str, entry: Entry) -> Dataset:
-    """Give a reading the entry's class names and templates, and hold it against the entry's counts."""
-    if entry.classnames:
-        index = {n.lower(): i for i, n in enumerate(entry.classnames)}
-        places = [index.get(c.lower(), int(c) if c.isdecimal() else -1) for c in dataset.classnames]
-        if sorted(places) != list(range(len(entry.classnames))):
-            expected = ", ".join(entry.classnames[:4])
-            raise UserError(
-                f"The {len(dataset.classnames)} classes of '{key}' as read ({', '.join(dataset.classnames[:4])}, ...) "
-                f"are not its {len(entry.classnames)} classes ({expected}, ...).",
-                hint="Class folders bear the class names, or their indices from 0.",
-            )
-        labels = np.array(places)[dataset.labels]
-        dataset = replace(dataset, labels=labels, classnames=entry.classnames, templates=entry.templates)
+def with_entry_names(dataset: Dataset, key: str, entry: Entry) -> Dataset:
+    """A reading with the entry's class names, their order and its templates.
+
+    Raises:
+        UserError: when its classes are not those of the entry.
+    """
+    if not entry.classnames:
+        return dataset
+    index = {n.lower(): i for i, n in enumerate(entry.classnames)}
+    places = [index.get(c.lower(), int(c) if c.isdecimal() else -1) for c in dataset.classnames]
+    if sorted(places) != list(range(len(entry.classnames))):
+        expected = ", ".join(entry.classnames[:4])
+        raise UserError(
+            f"The {len(dataset.classnames)} classes of '{key}' as read ({', '.join(dataset.classnames[:4])}, ...) "
+            f"are not its {len(entry.classnames)} classes ({expected}, ...).",
+            hint="Class folders bear the class names, or their indices from 0.",
+        )
+    labels = np.array(places)[dataset.labels]
+    return replace(dataset, labels=labels, classnames=entry.classnames, templates=entry.templates)
+
+
+def check_entry_counts(dataset: Dataset, key: str, entry: Entry) -> None:
+    """Hold a reading against the entry's counts.
+
+    Raises:
+        UserError: when images or captions are missing or too many.
+    """
     for what, found, counts in (
         ("images", len(dataset), entry.counts),
         ("captions", len(dataset.captions or ()), entry.captions),
@@ -146,7 +179,6 @@ def _as_entry(dataset: Dataset, key: str, entry: Entry) -> Dataset:
                 f"'{key}' ({dataset.split}) has {found:,} {what} as read, {expected:,} are expected.",
                 hint="A part is missing or doubled. To evaluate it as it is, name the path: folder:PATH or csv:PATH.",
             )
-    return dataset
 
 
 def _checked(dataset: Dataset, need: str) -> Dataset:
