@@ -18,7 +18,8 @@ data_app = typer.Typer(
     name="data",
     no_args_is_help=True,
     help="Look data sets over, and write them for other tools.",
-    epilog="Examples:\n\nclipib data verify folder:photos --save sheet.png\n\nclipib data export folder:photos --to shards",
+    epilog="Examples:\n\nclipib data verify folder:photos --save sheet.png\n\n"
+    "clipib data export folder:photos --to shards",
 )
 
 Specs = Annotated[list[str], typer.Argument(help="folder:PATH, csv:PATH, digitworld, a name; all their splits.")]
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     "clipib data verify cifar10 --data-root data --format json"
 )
 def verify(
+    ctx: typer.Context,
     specs: Specs,
     save: Annotated[
         Path | None, typer.Option(help="Write a contact sheet, .png or .jpg.", rich_help_panel=o.OUTPUT)
@@ -50,12 +52,8 @@ def verify(
     from clipib.tasks.verify import NOT_SEEN
     from clipib.tasks.verify import verify as run
 
-    columns = dict(
-        image_column=image_column, caption_column=caption_column, label_column=label_column, separator=separator
-    )
-    report = run(specs, save=save, data_root=data_root, columns=columns, workers=workers, progress=progress)
-    table = format_ in ("table", "md")
-    print_records([_record(f, table) for f in report.findings], format_)
+    report = run(specs, **_options(ctx), progress=progress)
+    print_records([_record(f, format_) for f in report.findings], format_)
     progress.say(f"looked at {counted(report.n_images, 'image')}; not seen by this: " + "; ".join(NOT_SEEN))
     if report.sheet:
         progress.say(f"contact sheet in {report.sheet}: look at it")
@@ -67,12 +65,68 @@ def verify(
         )
 
 
-def _record(finding, table: bool) -> dict[str, Any]:
+@data_app.command(
+    epilog="Examples:\n\nclipib data export folder:photos --to shards\n\n"
+    "clipib data export csv:coco/captions.csv --to shards --shard-size 500"
+)
+def export(
+    ctx: typer.Context,
+    specs: Specs,
+    to: Annotated[Path, typer.Option(help="Folder for the shards.", rich_help_panel=o.OUTPUT)],
+    task: Annotated[str, typer.Option(help="classification or retrieval, where there are labels and captions.")] = "",
+    shard_size: Annotated[int, typer.Option(min=1, help="Images per shard at most.", rich_help_panel=o.OUTPUT)] = 1000,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier export.", rich_help_panel=o.OUTPUT)
+    ] = False,
+    data_root: o.DataRoot = None,
+    image_column: o.ImageColumn = "",
+    caption_column: o.CaptionColumn = "",
+    label_column: o.LabelColumn = "",
+    separator: o.Separator = "",
+    workers: o.Workers = 2,
+    dry_run: o.DryRun = False,
+    format_: o.Format = "table",
+) -> None:
+    """Write webdataset shards in the layout that CLIP_benchmark reads."""
+    progress = make_progress()
+    from clipib.tasks.export import export as run
+
+    written = run(specs, **_options(ctx), progress=progress)
+    if dry_run:
+        progress.say("dry run: nothing was written")
+        return
+    records = [
+        {
+            "split": w.folder.name,
+            "images": w.n,
+            "shards": w.n_shards,
+            "encoded anew": w.n_encoded,
+            "folder": str(w.folder),
+        }
+        for w in written
+    ]
+    print_records(records, format_)
+    shown = written[-1]
+    progress.say(
+        f"next: clip_benchmark eval --dataset wds/{shown.folder.parent.name} --dataset_root {shown.folder.parent} "
+        f"--split {shown.folder.name} --task zeroshot_{shown.task}"
+    )
+
+
+def _record(finding, format_: str) -> dict[str, Any]:
     """A finding as a row: a few examples for people, all of them for programs."""
     head = {"verdict": finding.severity, "check": finding.check, "split": finding.split, "found": finding.found}
-    if not table:
-        return {**head, "about": finding.about, "examples": list(finding.examples)}
+    if format_ == "json":
+        return {**head, "about": finding.about, "examples": finding.examples}
+    if format_ == "csv":
+        return {**head, "about": finding.about, "examples": "; ".join(finding.examples)}
     lines = [*filter(None, [finding.about]), *finding.examples[:SHOWN]]
     if len(finding.examples) > SHOWN:
         lines.append(f"and {len(finding.examples) - SHOWN:,} more")
-    return {**head, "details": "\n".join(lines)}
+    return {**head, "details": ("; " if format_ == "md" else "\n").join(lines)}
+
+
+def _options(ctx: typer.Context) -> dict[str, Any]:
+    """The options of a command as the arguments of its task."""
+    options = o.task_options(ctx)
+    return {k: v for k, v in options.items() if k not in ("specs", "settings")}

@@ -89,8 +89,8 @@ def find_lookalikes(hashes: np.ndarray, smalls: np.ndarray) -> Lookalikes:
 
 
 def is_blank(small: np.ndarray) -> bool:
-    """Whether a picture shows nothing: its small copy varies by less than 2 of 255 levels."""
-    return float(small.std()) < 2.0
+    """Whether a picture is of one colour: no channel of its small copy varies by 2 of 255 levels or more."""
+    return bool(small.reshape(-1, 3).std(axis=0).max() < 2.0)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

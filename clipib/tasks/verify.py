@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -61,6 +61,10 @@ class Report(NamedTuple):
         return [f for f in self.findings if f.severity == "error"]
 
 
+Place: TypeAlias = tuple[int, int]  # which of the parts, which of its images
+Pair: TypeAlias = tuple[Place, Place]
+
+
 @dataclass
 class _Part:
     """One split with what a reading of all its images gave.
@@ -80,10 +84,10 @@ class _Part:
     odd: dict[int, str]
     blank: set[int]
 
-    def name(self, index: int) -> str:
-        """An image as the findings name it; paths that already begin with the split are left as they are."""
-        own = self.dataset.images.ids[index]
-        return f"{self.label}/{own}" if self.label and not own.startswith(f"{self.label}/") else own
+    def name(self, index: int, *, among_others: bool = False) -> str:
+        """An image as the findings name it: below its split, or below its label among images of other parts."""
+        head, own = self.label if among_others else self.dataset.split, self.dataset.images.ids[index]
+        return f"{head}/{own}" if head and not own.startswith(f"{head}/") else own
 
     def class_of(self, index: int) -> str:
         """The class of an image, or "" where it has none or several."""
@@ -123,7 +127,8 @@ def verify(
         for split in find_splits(spec, data_root=data_root, columns=columns)
     ]
     parts = [_look(number, spec, d, len(specs) > 1, workers, progress) for number, spec, d in read]
-    findings, pairs = [], []
+    findings: list[Finding] = []
+    pairs: list[Pair] = []  # for the contact sheet, the worst first
     for part in parts:
         findings += [*_check_counts(part), *_check_classes(part), *_check_files(part)]
     for number in range(len(specs)):
@@ -242,7 +247,7 @@ def _comparable(a: _Part, b: _Part) -> bool:
     return a.spec == b.spec or a.dataset.split != b.dataset.split
 
 
-def _find_copies(parts: list[_Part], pairs: list[tuple]) -> Iterator[Finding]:
+def _find_copies(parts: list[_Part], pairs: list[Pair]) -> Iterator[Finding]:
     """The same file in two splits, twice in one, or under two classes."""
     places = defaultdict(list)  # content -> [(part, index)]
     for p, part in enumerate(parts):
@@ -264,19 +269,19 @@ def _find_copies(parts: list[_Part], pairs: list[tuple]) -> Iterator[Finding]:
             classes = {parts[p].class_of(i): (p, i) for p, i in reversed(own)}
             if len(classes) > 1:
                 torn[spec].append(tuple(sorted(classes.values())[:2]))
-    pairs += [("same file", *pair) for found in (*across.values(), *torn.values(), *within.values()) for pair in found]
+    pairs += [pair for found in (*across.values(), *torn.values(), *within.values()) for pair in found]
     for a, b in combinations(range(len(parts)), 2):
         if _comparable(parts[a], parts[b]):
             label, found = f"{parts[a].label}, {parts[b].label}", across[a, b]
-            yield _pairs_finding("error", "copies", label, "files", parts, found)
+            yield _pairs_finding("error", "copies", label, "groups of the same file", parts, found)
     for p, part in enumerate(parts):
-        yield _pairs_finding("warning", "copies", part.label, "files", parts, within[p])
+        yield _pairs_finding("warning", "copies", part.label, "groups of the same file", parts, within[p])
     for spec, found in torn.items():
         label = ", ".join(p.label for p in parts if p.spec == spec)
-        yield _pairs_finding("error", "two classes", label, "files", parts, found)
+        yield _pairs_finding("error", "two classes", label, "groups of the same file", parts, found)
 
 
-def _find_lookalikes(parts: list[_Part], pairs: list[tuple]) -> Iterator[Finding]:
+def _find_lookalikes(parts: list[_Part], pairs: list[Pair]) -> Iterator[Finding]:
     """Pairs that look alike though their files differ; across splits first."""
     chosen = [
         (p, i)
@@ -294,8 +299,8 @@ def _find_lookalikes(parts: list[_Part], pairs: list[tuple]) -> Iterator[Finding
         (a, i), (b, m) = chosen[j], chosen[k]
         if _comparable(parts[a], parts[b]) and parts[a].keys[i] != parts[b].keys[m]:
             found[a, b].append(((a, i), (b, m)))
-    pairs += [("alike", *pair) for (a, b), some in found.items() if a != b for pair in some]
-    pairs += [("alike", *pair) for (a, b), some in found.items() if a == b for pair in some]
+    pairs += [pair for (a, b), some in found.items() if a != b for pair in some]
+    pairs += [pair for (a, b), some in found.items() if a == b for pair in some]
     more = "" if alike.complete else "; more were not counted, as these pictures are too simple to tell copies apart"
     about = f"pairs of at most {MAX_DISTANCE} of {BITS} bits{more}"
     for a, b in combinations(range(len(parts)), 2):
@@ -306,11 +311,11 @@ def _find_lookalikes(parts: list[_Part], pairs: list[tuple]) -> Iterator[Finding
         yield _pairs_finding("warning", "lookalikes", part.label, about, parts, found[p, p])
 
 
-def _pairs_finding(severity: str, check: str, label: str, about: str, parts: list[_Part], found: list) -> Finding:
+def _pairs_finding(severity: str, check: str, label: str, about: str, parts: list[_Part], found: list[Pair]) -> Finding:
     """A finding that lists pairs of images, with their classes where these differ."""
 
-    def say(a: tuple[int, int], b: tuple[int, int]) -> str:
-        names = [parts[p].name(i) for p, i in (a, b)]
+    def say(a: Place, b: Place) -> str:
+        names = [parts[p].name(i, among_others=a[0] != b[0]) for p, i in (a, b)]
         classes = [parts[p].class_of(i) for p, i in (a, b)]
         if classes[0] != classes[1] and parts[a[0]].spec == parts[b[0]].spec:
             names = [f"{name} ({c})" for name, c in zip(names, classes, strict=True)]
@@ -321,19 +326,22 @@ def _pairs_finding(severity: str, check: str, label: str, about: str, parts: lis
     )
 
 
-def _sheet_rows(parts: list[_Part], pairs: list[tuple]) -> Iterator[tuple[str, list[list[Tile]]]]:
+def _sheet_rows(parts: list[_Part], pairs: list[Pair]) -> Iterator[tuple[str, list[list[Tile]]]]:
     """The sections of the contact sheet: suspicious pairs, then a few images of each class, split by split."""
 
     def tile(p: int, i: int, text: str) -> Tile:
         return Tile(lambda: parts[p].dataset.images.open(i), text)
 
-    shown = [pair for pair in pairs if all(i not in parts[p].bad for p, i in pair[1:])]
+    shown = [pair for pair in pairs if all(i not in parts[p].bad for p, i in pair)]
     if shown:
         title = f"{len(shown):,} suspicious pairs" + f", the first {SHEET_PAIRS}" * (len(shown) > SHEET_PAIRS)
-        yield title, [
-            [tile(*a, f"{kind}: {parts[a[0]].name(a[1])}"), tile(*b, parts[b[0]].name(b[1]))]
-            for kind, a, b in shown[:SHEET_PAIRS]
-        ]
+        yield (
+            title,
+            [
+                [tile(*a, f"{parts[a[0]].name(a[1])}\n{parts[b[0]].name(b[1])}"), tile(*b, "")]
+                for a, b in shown[:SHEET_PAIRS]
+            ],
+        )
     for p, part in enumerate(parts):
         dataset, good = part.dataset, [i for i in range(len(part.dataset)) if i not in part.bad]
         title = f"{part.label or dataset.name}: {counted(len(dataset), 'image')}"
@@ -349,13 +357,16 @@ def _sheet_rows(parts: list[_Part], pairs: list[tuple]) -> Iterator[tuple[str, l
             of_class[int(dataset.labels[i])].append(i)
         classes = sorted(of_class)[:SHEET_CLASSES]
         left = f", the first {SHEET_CLASSES:,} classes" * (len(of_class) > SHEET_CLASSES)
-        yield title + left, [
+        yield (
+            title + left,
             [
-                tile(p, i, f"{k}: {dataset.classnames[k]}" * (n == 0))
-                for n, i in enumerate(of_class[k][:SHEET_PER_CLASS])
-            ]
-            for k in classes
-        ]
+                [
+                    tile(p, i, f"{k}: {dataset.classnames[k]}" * (n == 0))
+                    for n, i in enumerate(of_class[k][:SHEET_PER_CLASS])
+                ]
+                for k in classes
+            ],
+        )
 
 
 def _images_of(dataset: Dataset) -> np.ndarray:
