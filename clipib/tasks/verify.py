@@ -25,6 +25,7 @@ from clipib.files import write_aside
 from clipib.progress import SILENT, Progress, counted
 from clipib.tasks.sheet import Tile, draw_sheet
 
+SIMPLE = 0.05  # pairs that look alike, per image, from which on most will be no copies
 TINY = 16  # px of the shorter side, below which a picture is noted
 SHEET_PAIRS, SHEET_CLASSES, SHEET_PER_CLASS = 24, 1000, 3
 NOT_SEEN = (
@@ -109,7 +110,7 @@ def verify(
     Errors are counts and classes that are not the catalogue's, classes that differ between the splits of a set or are
     empty, files that cannot be decoded, the same file in two splits, and the same file under two classes. Warnings are
     the same file twice in a split, and pairs that look alike (see `clipib.data.phash.find_lookalikes`). Data sets of
-    one call are compared with each other where they are different splits, as training data with a test set.
+    one call are compared with each other unless they are the same split, as two test sets.
     What it cannot see stands in `NOT_SEEN`.
 
     Args:
@@ -193,15 +194,22 @@ def _check_counts(part: _Part) -> Iterator[Finding]:
         about += f", {counted(len(dataset.captions), 'caption')}"
     if dataset.classnames:
         about += f", {len(dataset.classnames):,} class" + "es" * (len(dataset.classnames) != 1)
-    if part.entry is None:
-        yield Finding("ok", "counts", part.label, n, about)
-        return
-    for check, hold in (("classes", with_entry_names), ("counts", check_entry_counts)):
+    holds = (("classes", with_entry_names), ("counts", check_entry_counts)) if part.entry else ()
+    refused = {}
+    for check, hold in holds:
         try:
             hold(dataset, dataset.name, part.entry)
-            yield Finding("ok", check, part.label, n if check == "counts" else 0, f"{about}, as the catalogue says")
         except UserError as error:
-            yield Finding("error", check, part.label, n if check == "counts" else 1, error.message)
+            refused[check] = error.message
+    if "classes" in refused:
+        yield Finding("error", "classes", part.label, len(dataset.classnames), refused["classes"])
+    if "counts" in refused:
+        yield Finding("error", "counts", part.label, n, refused["counts"])
+        return
+    if part.entry:
+        known = dataset.split in part.entry.counts
+        about += ", as the catalogue says" if known else ", a number that the catalogue does not know"
+    yield Finding("ok", "counts", part.label, n, about)
 
 
 def _check_classes(part: _Part) -> Iterator[Finding]:
@@ -210,13 +218,14 @@ def _check_classes(part: _Part) -> Iterator[Finding]:
     if dataset.labels is None or dataset.labels.ndim != 1:
         return
     empty = empty_classes(dataset)
-    yield Finding(
-        "error" if empty else "ok", "empty classes", part.label, len(empty), "no image bears them" * bool(empty),
-        tuple(empty),
-    )  # fmt: skip
+    about = "no image bears them" if empty else ""
+    yield Finding("error" if empty else "ok", "empty classes", part.label, len(empty), about, tuple(empty))
     sizes = np.bincount(dataset.labels, minlength=len(dataset.classnames))
     low, high = int(sizes.argmin()), int(sizes.argmax())
-    about = f"smallest '{dataset.classnames[low]}' {sizes[low]:,}, largest '{dataset.classnames[high]}' {sizes[high]:,}"
+    names = dataset.classnames
+    about = f"smallest '{names[low]}' {sizes[low]:,}, largest '{names[high]}' {sizes[high]:,}"
+    if sizes[low] == sizes[high]:
+        about = f"{sizes[low]:,} of each"
     lopsided = sizes[sizes > 0].min() * 10 < sizes.max()
     yield Finding("note" if lopsided else "ok", "class sizes", part.label, len(sizes), about)
 
@@ -243,8 +252,8 @@ def _compare_classes(parts: list[_Part]) -> Iterator[Finding]:
 
 
 def _comparable(a: _Part, b: _Part) -> bool:
-    """Whether copies across two splits matter: those of one set, or a training and a test set."""
-    return a.spec == b.spec or a.dataset.split != b.dataset.split
+    """Whether copies across two parts matter: not where both are test sets, say, of two data sets."""
+    return a.dataset.split != b.dataset.split or not a.dataset.split
 
 
 def _find_copies(parts: list[_Part], pairs: list[Pair]) -> Iterator[Finding]:
@@ -297,12 +306,15 @@ def _find_lookalikes(parts: list[_Part], pairs: list[Pair]) -> Iterator[Finding]
     found = defaultdict(list)
     for j, k in zip(alike.first, alike.second, strict=True):
         (a, i), (b, m) = chosen[j], chosen[k]
-        if _comparable(parts[a], parts[b]) and parts[a].keys[i] != parts[b].keys[m]:
+        if (a == b or _comparable(parts[a], parts[b])) and parts[a].keys[i] != parts[b].keys[m]:
             found[a, b].append(((a, i), (b, m)))
     pairs += [pair for (a, b), some in found.items() if a != b for pair in some]
     pairs += [pair for (a, b), some in found.items() if a == b for pair in some]
-    more = "" if alike.complete else "; more were not counted, as these pictures are too simple to tell copies apart"
-    about = f"pairs of at most {MAX_DISTANCE} of {BITS} bits{more}"
+    about = f"pairs of at most {MAX_DISTANCE} of {BITS} bits"
+    if not alike.complete or len(alike.first) > SIMPLE * len(chosen):
+        about += "; pictures as simple as these look alike without being copies"
+    if not alike.complete:
+        about += ", and the search was given up"
     for a, b in combinations(range(len(parts)), 2):
         if _comparable(parts[a], parts[b]):
             label = f"{parts[a].label}, {parts[b].label}"

@@ -125,12 +125,20 @@ def test_lookalikes_of_two_classes_name_the_classes(generated):
     assert example == "train/ant/00.jpg (ant) = test/bee/00.jpg (bee)"
 
 
+def test_lookalikes_within_a_split_stand_apart_from_those_across(generated):
+    a, b, c = files(generated, "test", 0)[0], files(generated, "test", 0)[1], files(generated, "train", 0)[0]
+    b.write_bytes(again(a, 0.8))
+    c.write_bytes(again(a, 1.2))
+    found = by_check(verify(f"folder:{generated}"))
+    assert [found["lookalikes", s].found for s in ("train, test", "train", "test")] == [2, 0, 1]
+    assert found["lookalikes", "test"].examples == ("test/ant/00.jpg = test/ant/01.jpg",)
+
+
 def test_blank_and_tiny_pictures_are_notes_and_no_lookalikes(generated):
-    for k, (level, side) in enumerate(((0, 50), (255, 50), (255, 60), (90, 12))):
-        picture = (
-            Image.new("RGB", (side, side), (level,) * 3) if side > 20 else photograph(np.random.default_rng(5), 12)
-        )
-        picture.save(generated / "train" / "ant" / f"odd{k}.png")
+    folder = generated / "train" / "ant"
+    for k, (red, side) in enumerate(((0, 50), (255, 50), (255, 60))):
+        Image.new("RGB", (side, side), (red, 40, 90)).save(folder / f"odd{k}.png")
+    photograph(np.random.default_rng(5)).resize((12, 20)).save(folder / "odd3.png")
     report = verify(f"folder:{generated}")
     found = by_check(report)["blank or tiny", "train"]
     assert found.severity == "note" and [e.split(": ")[1] for e in found.examples] == ["blank"] * 3 + ["12 px"]
@@ -167,6 +175,10 @@ def test_two_data_sets_are_compared_where_their_splits_differ(generated, tmp_pat
     assert (error.check, error.split) == ("copies", "animals/train, animals/test")
     shutil.copytree(generated / "test", tmp_path / "other" / "test")
     assert not verify([f"folder:{generated}/test", f"folder:{tmp_path}/other/test"]).errors
+    (tmp_path / "other" / "test").rename(tmp_path / "other" / "new")
+    (generated / "test").rename(generated / "old")
+    (error,) = verify([f"folder:{generated}/old", f"folder:{tmp_path}/other/new"]).errors
+    assert (error.check, error.found) == ("copies", 48)
 
 
 @pytest.fixture
