@@ -9,23 +9,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from clipib.data import DATA_KINDS
-from clipib.data.catalog import CATALOG, Entry
+from clipib.data.catalog import CATALOG
 from clipib.data.dataset import Dataset
+from clipib.data.entries import load_entry
 from clipib.data.fetch import Wanted, data_home, fetch, fetch_url, read_lock
-from clipib.data.folder import load_folder
-from clipib.data.prompts import DEFAULT_TEMPLATES
 from clipib.data.specs import Spec, is_url, parse_specs, repository_of
-from clipib.data.table import load_table
-from clipib.data.wds import load_wds, split_names
 from clipib.errors import UserError, try_all
-from clipib.progress import SILENT, Progress, counted
+from clipib.progress import SILENT, Progress
 from clipib.registry import resolve
 
 ELSEWHERE = "Without network: digitworld, folder:PATH or csv:PATH in its place, or `clipib demo`."
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
 def load_datasets(
@@ -117,7 +111,7 @@ def _load(
 ) -> list[Dataset]:
     split = spec.split or role
     if spec.kind == "name":
-        return [_load_entry(spec.argument, split, need, root)]
+        return [load_entry(spec.argument, split, need, root)]
     load = resolve("data kind", DATA_KINDS, spec.kind)
     if spec.kind == "digitworld":
         from clipib.data.digitworld.source import LABEL_VIEWS
@@ -140,95 +134,6 @@ def _load(
             place, name = root / folder, name or folder
         return [load(place, split=split, name=name, need=need)]
     return [load(spec.argument, split=split, name=name)]
-
-
-def _load_entry(key: str, split: str, need: str, root: Path) -> Dataset:
-    """A registry entry from its local copy: webdataset shards, class folders, or a table of captions."""
-    entry = CATALOG[key]
-    layout = "SPLIT/CLASS/image.jpg" if entry.task == "classification" else "SPLIT.csv with columns image, caption"
-    home = root / key
-    if split_names(home):
-        return _as_entry(load_wds(home, split=split, name=key, need=need), key, entry)
-    tables = [home / f"{stem}{s}" for stem in (split, "captions", "index") for s in TABLE_SUFFIXES]
-    table = next((t for t in tables if t.is_file()), None)
-    if table:
-        dataset = load_table(table, split=split, name=key, need=need)
-        if table.stem == split:
-            dataset = replace(dataset, split=split)
-    elif entry.task == "classification":
-        dataset = load_folder(home, split=split, name=key)
-    else:
-        raise UserError(f"'{home}' holds no table of captions for '{split}'.", hint=f"Expected: {key}/{layout}.")
-    if dataset.split != split:  # else training might be given what is the test set
-        raise UserError(
-            f"Nothing says that '{table or home}' is the {split} part of '{key}'.",
-            hint=f"Expected: {key}/{layout}; a table of all parts has a column split.",
-        )
-    return _as_entry(_in_order_of(entry, dataset, key), key, entry)
-
-
-def _in_order_of(entry: Entry, dataset: Dataset, key: str) -> Dataset:
-    """Class folders under the entry's class names, whatever order the file system gives them."""
-    if not entry.classnames:
-        own = dataset.templates != DEFAULT_TEMPLATES or not entry.templates or dataset.labels is None
-        return dataset if own else replace(dataset, templates=entry.templates)
-    index = {n.lower(): i for i, n in enumerate(entry.classnames)}
-    places = [index.get(c.lower(), int(c) if c.isdecimal() else -1) for c in dataset.classnames]
-    if sorted(places) != list(range(len(entry.classnames))):
-        expected = ", ".join(entry.classnames[:4])
-        raise UserError(
-            f"The {len(dataset.classnames)} classes of '{key}' as read ({', '.join(dataset.classnames[:4])}, ...) "
-            f"are not its {len(entry.classnames)} classes ({expected}, ...).",
-            hint="Class folders bear the class names, or their indices from 0.",
-        )
-    labels = np.array(places)[dataset.labels]
-    return replace(dataset, labels=labels, classnames=entry.classnames, templates=entry.templates)
-
-
-def _as_entry(dataset: Dataset, key: str, entry: Entry) -> Dataset:
-    """Hold a reading against the entry's counts and classes, and give it the entry's main metric."""
-    names, notes = dataset.classnames, dataset.notes
-    if entry.classes and len(names) != entry.classes:
-        raise UserError(f"'{key}' has {len(names)} classes as read, {entry.classes} are expected.")
-    if entry.classnames and names != entry.classnames:
-        if sorted(names) == sorted(entry.classnames):
-            raise UserError(
-                f"The classes of '{key}' as read stand in another order than the registry's: "
-                f"{', '.join(names[:4])}, ... instead of {', '.join(entry.classnames[:4])}, ...",
-                hint="Labels would mean other classes. Fetch the data again, or name the path to use it as it is.",
-            )
-        differ = [f"'{a}' for '{b}'" for a, b in zip(names, entry.classnames) if a != b]
-        notes = (*notes, f"{counted(len(differ), 'class name')} of the data differ from the registry's: {differ[0]}")
-    if entry.templates and dataset.templates != entry.templates:
-        notes = (*notes, "the data's own templates are used; they differ from the registry's")
-    dataset = replace(dataset, main_metric=entry.main_metric, groups=_group_of(dataset, key, entry), notes=notes)
-    for what, found, counts in (
-        ("images", len(dataset), entry.counts),
-        ("captions", len(dataset.captions or ()), entry.captions),
-    ):
-        expected = counts.get(dataset.split)
-        if expected is not None and found != expected:
-            raise UserError(
-                f"'{key}' ({dataset.split}) has {found:,} {what} as read, {expected:,} are expected.",
-                hint="A part is missing or doubled. To evaluate it as it is, name the path: folder:PATH or csv:PATH.",
-            )
-    return dataset
-
-
-def _group_of(dataset: Dataset, key: str, entry: Entry) -> np.ndarray | None:
-    """The column of the metadata that the entry's main metric groups by."""
-    if not entry.group:
-        return None
-    if dataset.groups is None:
-        raise UserError(f"'{key}' as read has no '{entry.group}' of each image, which its main metric needs.")
-    if dataset.groups.ndim == 1:
-        return dataset.groups
-    if dataset.groups.shape[1] != len(entry.metadata):
-        raise UserError(
-            f"The metadata of '{key}' has {dataset.groups.shape[1]} columns as read, {len(entry.metadata)} are "
-            f"expected ({', '.join(entry.metadata)})."
-        )
-    return dataset.groups[:, entry.metadata.index(entry.group)]
 
 
 def _checked(dataset: Dataset, need: str) -> Dataset:

@@ -121,6 +121,25 @@ def load_table(
     )
 
 
+def table_splits(path: str | Path, *, separator: str = "") -> tuple[str, ...]:
+    """The splits that a table's split column names; "" alone where it has no such column.
+
+    Raises:
+        UserError: for a missing or unreadable file, or a column that names no known split.
+    """
+    file = Path(path).expanduser()
+    columns, _ = _read_columns(file, separator)
+    column = _find_column("split", columns, "", file)
+    if not column:
+        return ("",)
+    values = {str(v).strip().lower() for v in columns[column]}
+    found = tuple(s for s, words in SPLIT_FOLDERS.items() if values & set(words))
+    if not found:
+        shown = ", ".join(sorted(values)[:6])
+        raise UserError(f"'{file}' has no rows of a known split; its column '{column}' holds {shown}.")
+    return found
+
+
 def _read_columns(file: Path, separator: str) -> tuple[dict[str, list[Any]], str]:
     """The table as lists by column, and what kind of file it was."""
     if not file.is_file():
