@@ -184,17 +184,12 @@ def test_two_data_sets_are_compared_where_their_splits_differ(generated, tmp_pat
 @pytest.fixture
 def catalogued(tmp_path, monkeypatch):
     """A catalogue that knows a set of two classes, with its local copy below tmp_path."""
-    from clipib.data.catalog import CATALOG, Entry
+    from clipib.data import catalog
 
-    entry = Entry(
-        "classification",
-        "two",
-        counts={"test": 6},
-        classnames=("cat", "dog"),
-        templates=("a {c}.",),
-        main_metric="acc1",
-    )
-    monkeypatch.setitem(CATALOG, "mnist", entry)
+    names = {"classnames": {"two": ["cat", "dog"]}, "templates": {"two": ["a {c}."]}}
+    monkeypatch.setattr(catalog, "_names", lambda: names)
+    two = catalog.CATALOG["mnist"]._replace(counts={"test": 6}, classes=2, names_key="two", templates_key="two")
+    monkeypatch.setitem(catalog.CATALOG, "mnist", two)
     rng = np.random.default_rng(1)
     for name in ("cat", "dog"):
         folder = tmp_path / "data" / "mnist" / "test" / name
@@ -221,7 +216,7 @@ def test_the_sheet_shows_captions_and_letters_that_it_lacks(tmp_path, generated)
     assert Image.open(tmp_path / "s.jpg").format == "JPEG" and report.sheet == tmp_path / "s.jpg"
 
 
-@pytest.mark.parametrize("spec, message", [("folder:nowhere", "There is no folder"), ("mnist", "local copy")])
+@pytest.mark.parametrize("spec, message", [("folder:nowhere", "There is no folder"), ("mnist", "there is no folder")])
 def test_what_is_not_there_is_named(spec, message):
     with pytest.raises(UserError, match=message):
         verify(spec)
