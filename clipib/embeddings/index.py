@@ -68,7 +68,9 @@ def plan_index(kind: str, n: int) -> IndexPlan:
     wanted = round(4 * n**0.5)
     lists = min(wanted, n // LEAST_PER_LIST)
     if lists < 2:
-        return FLAT._replace(note=f"{n:,} images are too few for the lists of ivf; flat, which is exact, serves")
+        return FLAT._replace(
+            note=f"{n:,} images are too few for the lists of ivf; flat, which is exact, takes its place"
+        )
     plan = IndexPlan(kind, {"nlist": lists, "nprobe": min(lists, max(8, round(lists**0.5)))})
     if lists < wanted:
         return plan._replace(note=f"{lists} lists, not {wanted}: each is trained on {LEAST_PER_LIST} images at least")
@@ -122,7 +124,7 @@ def measure_recall(index, features: np.ndarray, queries: np.ndarray, ks: tuple[i
     for k in ks:
         found = search_index(index, queries, k)
         least = exact.scores[:, found.indices.shape[1] - 1, None] - ROUNDING  # (Q, 1) score of the k-th best
-        recall[k] = float(((found.indices >= 0) & (found.scores >= least)).mean())
+        recall[k] = float((found.scores >= least).mean())  # a missing row has the lowest score there is
     return recall
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from clipib.data.images import Images, content_key
@@ -76,8 +78,13 @@ def check_unchanged(folder: Embedded, pictures: Images, indices: list[int]) -> N
             raise UserError(f"'{pictures.ids[i]}' is not the image that was encoded into '{folder.folder}'.", hint=hint)
 
 
-def first_texts(n: int, texts, image_of_text) -> list[str]:
-    """The first text of each of n images, or ""."""
+def first_texts(n: int, texts: Iterable[str], image_of_text: Iterable[int]) -> list[str]:
+    """The first text of each of n images, or "".
+
+    Example:
+        >>> first_texts(3, ["a red car", "two cars", "a car"], [1, 0, 1])
+        ['two cars', 'a red car', '']
+    """
     first = [""] * n
     for text, image in zip(reversed(list(texts)), reversed(list(image_of_text)), strict=True):
         first[image] = text
