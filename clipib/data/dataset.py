@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from clipib.data.images import Images, content_key, why
+from clipib.data.images import Images, StampedImages, content_key, why
+from clipib.data.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Dataset:
     notes: what was found and assumed while reading, for the user to see.
     limit: the size of the sample that this is of a larger set, or None where it is whole.
     world: digitworld's scenes (`DigitworldView`), where the truth is known.
+    manifest: what remembers the keys of image files; None reads and hashes all of them.
     """
 
     name: str
@@ -40,20 +42,27 @@ class Dataset:
     notes: tuple[str, ...] = ()
     limit: int | None = None
     world: Any = field(default=None, compare=False)
+    manifest: Manifest | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.images.ids)
 
     @cached_property
     def keys(self) -> list[bytes]:
-        """The sha256 of every image's content; reads all of them once. A file that cannot be read goes by its id."""
-        return [self._key(i) for i in range(len(self))]
+        """The sha256 of every image's content, hashed once or remembered. A file that cannot be read goes by its id."""
+        if self.manifest and isinstance(self.images, StampedImages):
+            keys = self.manifest.keys(self.images, self._read_key)
+        else:
+            keys = [self._read_key(i) for i in range(len(self))]
+        return [
+            key or content_key(b"unreadable " + id_.encode()) for key, id_ in zip(keys, self.images.ids, strict=True)
+        ]
 
-    def _key(self, index: int) -> bytes:
+    def _read_key(self, index: int) -> bytes | None:
         try:
             return content_key(self.images.content(index))
         except OSError:  # it counts as an unreadable image where images are decoded
-            return content_key(b"unreadable " + self.images.ids[index].encode())
+            return None
 
     @cached_property
     def sha256(self) -> str:

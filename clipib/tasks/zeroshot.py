@@ -46,6 +46,7 @@ def zeroshot(
     max_bad: int = 0,
     allow_overlap: bool = False,
     cache_dir: str | Path | None = None,
+    verify_cache: bool = False,
     fresh: bool = False,
     dry_run: bool = False,
     settings: dict[str, Any] | None = None,
@@ -62,7 +63,8 @@ def zeroshot(
         templates: a file of prompt templates that replaces the data set's own.
         limit: evaluate a seeded class-balanced sample of this many images; the rows are marked.
         max_bad: unreadable images to put up with.
-        cache_dir: where the embedding store lies.
+        cache_dir: where the embedding store lies, and the hashes of image files are remembered.
+        verify_cache: hash all image files again, and say for how many another hash was remembered.
         dry_run: check everything, encode and write nothing.
         settings: what `results.json` records; left out, the arguments of this call.
 
@@ -90,6 +92,7 @@ def zeroshot(
         precision=precision,
         limit=limit,
         seed=seed,
+        verify_cache=verify_cache,
         dry_run=dry_run,
         progress=progress,
     )
