@@ -35,16 +35,17 @@ def ls(cache_dir: o.CacheDir = None, format_: o.Format = "table") -> None:
     from clipib.embeddings.store import Store
 
     store = Store(cache_dir)
+    table = format_ in ("table", "md")
     records = [
         {
-            "space": info.name[:12],
+            **({} if table else {"space": info.name}),
             "model": f"{info.about.get('model', '')} ({info.about.get('pretrained', '')})",
             "of": info.about.get("encoding", {}).get("modality", ""),
             "precision": info.about.get("encoding", {}).get("precision", ""),
             "rows": info.rows,
             "width": "x".join(map(str, info.item_shape)),
             "blocks": info.blocks,
-            "MB": round(info.size_bytes / 1e6, 1),
+            **({"size": size_text(info.size_bytes)} if table else {"bytes": info.size_bytes}),
             "used": time.strftime("%Y-%m-%d", time.localtime(info.last_used)),
         }
         for info in list_spaces(store)
@@ -67,8 +68,8 @@ def verify(cache_dir: o.CacheDir = None) -> None:
     if damaged:
         shown = ", ".join(str(p.relative_to(store.root)) for p in damaged[:5])
         raise UserError(
-            f"{counted(len(damaged), 'block')} in '{store.root}' damaged: {shown}.",
-            hint="No number comes from them: their rows are encoded again when next asked for. "
+            f"{counted(len(damaged), 'damaged block')} in '{store.root}': {shown}.",
+            hint="No number comes of that: such rows are encoded again when next asked for. "
             "`clipib cache gc` removes them now.",
         )
     typer.echo(f"{counted(sum(info.blocks for info in list_spaces(store)), 'block')}, all whole")

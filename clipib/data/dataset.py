@@ -64,6 +64,13 @@ class Dataset:
         except OSError:  # it counts as an unreadable image where images are decoded
             return None
 
+    def changed(self, **fields: Any) -> Dataset:
+        """A copy with other fields; images that stay keep their keys."""
+        copy = replace(self, **fields)
+        if "keys" in self.__dict__ and "images" not in fields:
+            copy.__dict__["keys"] = self.keys
+        return copy
+
     @cached_property
     def sha256(self) -> str:
         """Hash of the images in order, their labels or captions: what a number of this data set depends on."""
@@ -78,20 +85,20 @@ class Dataset:
     def take(self, indices: np.ndarray) -> Dataset:
         """The images at these distinct indices, in this order, with their labels and captions."""
         indices = np.asarray(indices)
-        taken = replace(self, images=self.images.take(indices))
+        taken = self.changed(images=self.images.take(indices))
         if "keys" in self.__dict__:
             taken.__dict__["keys"] = [self.keys[i] for i in indices]
         if self.labels is not None:
-            taken = replace(taken, labels=self.labels[indices])
+            taken = taken.changed(labels=self.labels[indices])
         if self.captions is not None:
             place = np.full(len(self), -1)
             place[indices] = np.arange(len(indices))
             kept = np.flatnonzero(place[self.image_of_caption] >= 0)
             kept = kept[np.argsort(place[self.image_of_caption[kept]], kind="stable")]
             captions = tuple(self.captions[j] for j in kept)
-            taken = replace(taken, captions=captions, image_of_caption=place[self.image_of_caption[kept]])
+            taken = taken.changed(captions=captions, image_of_caption=place[self.image_of_caption[kept]])
         if self.world is not None:
-            taken = replace(taken, world=self.world.take(indices))
+            taken = taken.changed(world=self.world.take(indices))
         return taken
 
     def unreadable(self, indices: Iterable[int], *, workers: int = 2) -> Iterator[tuple[int, str]]:
@@ -127,4 +134,4 @@ class Dataset:
                 turn[i] = seen[self.labels[i]]
                 seen[self.labels[i]] += 1
             order = order[np.argsort(turn[order], kind="stable")]
-        return replace(self.take(np.sort(order[:n])), limit=n)
+        return self.take(np.sort(order[:n])).changed(limit=n)

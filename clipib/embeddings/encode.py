@@ -78,6 +78,7 @@ def embed_images(
         UserError: for too many unreadable images, or features that are not finite.
     """
     with Rows(image_space(model, store) if store else None, dataset.keys) as rows:
+        _warn_damaged(rows, progress)
         bad = _encode_images(model, dataset, rows, batch_size, workers, max_bad, progress) if rows.missing() else {}
     kept = np.array([i for i in range(len(dataset)) if rows.has(i)], dtype=np.int64)
     if bad:
@@ -93,6 +94,7 @@ def embed_texts(
 ) -> TextFeatures:
     """Unit features of all texts; equal texts are encoded once, short ones together."""
     with Rows(text_space(model, store) if store else None, [content_key(t.encode()) for t in texts]) as rows:
+        _warn_damaged(rows, progress)
         if rows.missing():
             _encode_texts(model, texts, rows, progress)
     return TextFeatures(torch.from_numpy(rows.get(np.arange(len(texts)))), rows.n_new)
@@ -199,6 +201,12 @@ def too_many_bad(dataset: Dataset, bad: dict[str, str], max_bad: int, *, complet
 def warn_left_out(dataset: Dataset, bad: dict[str, str], progress: Progress) -> None:
     """Say which unreadable images are put up with."""
     progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {_named(bad)}")
+
+
+def _warn_damaged(rows: Rows, progress: Progress) -> None:
+    if rows.space is not None and rows.space.damaged:
+        found = counted(len(rows.space.damaged), "damaged block")
+        progress.warn(f"{found} in the store; their rows are encoded again (`clipib cache verify` looks for others)")
 
 
 def _named(bad: dict[str, str]) -> str:

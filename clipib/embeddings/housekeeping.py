@@ -51,7 +51,7 @@ class SpaceInfo(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What `collect_garbage` did: bytes freed, blocks removed and merged, bytes that are left."""
+    """What `collect_garbage` did: bytes freed, blocks removed, blocks merged into others, bytes that are left."""
 
     freed_bytes: int
     removed: int
@@ -102,8 +102,7 @@ def collect_garbage(store: Store, *, older_than_days: float | None = None, max_b
             remove_block(folder, name)
             removed += 1
     for file in _evicted(store, older_than_days, max_bytes):
-        _remove(file)
-        removed += 1
+        removed += _remove(file)
     merged = sum(_merge_small(folder) for folder in _folders(store))
     for folder in _folders(store):
         _remove_if_empty(folder)
@@ -177,11 +176,13 @@ def _files(store: Store) -> Iterator[_File]:
         yield _File(path.parent, path.name, _size(path), _time(path))
 
 
-def _remove(file: _File) -> None:
+def _remove(file: _File) -> bool:
+    """True where it was a block."""
     if file.name.endswith(MANIFEST_SUFFIX):
         (file.folder / file.name).unlink(missing_ok=True)
-    else:
-        remove_block(file.folder, file.name)
+        return False
+    remove_block(file.folder, file.name)
+    return True
 
 
 def _merge_small(folder: Path) -> int:

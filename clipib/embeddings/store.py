@@ -77,7 +77,7 @@ class Space:
         self.item_shape: tuple[int, ...] | None = None  # known from the first block that is read or written
         self._place: dict[bytes, tuple[str, int]] = {}  # key -> block and row
         self._seen: set[str] = set()
-        self._damaged: set[str] = set()
+        self.damaged: set[str] = set()  # blocks that were passed over
         self._touched: set[str] = set()
 
     def find(self, keys: list[bytes]) -> Found:
@@ -112,7 +112,7 @@ class Space:
     def refresh(self) -> None:
         """Look which blocks have come since the last look."""
         for name in block_names(self.folder):
-            if name in self._seen or name in self._damaged:
+            if name in self._seen or name in self.damaged:
                 continue
             try:
                 self._index(name, read_keys(self.folder, name))
@@ -145,7 +145,7 @@ class Space:
                 raise
             self.writable = False
             return
-        self._damaged.discard(name)
+        self.damaged.discard(name)
         self._touched.add(name)
         self._index(name, key_rows)
 
@@ -185,7 +185,7 @@ class Space:
 
     def _drop(self, name: str) -> None:
         """Pass over a damaged block from now on, and take it out of everybody's way where that is allowed."""
-        self._damaged.add(name)
+        self.damaged.add(name)
         try:
             remove_block(self.folder, name)
         except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,7 @@ def finetune(
             raise UserError(f"'{given.name}' has neither captions nor classes.", hint="Use class folders or a table.")
     manifest = Manifest(cache_dir or default_cache_dir(), verify=verify_cache)
     if not dry_run:
-        dataset, chosen = (d and replace(d, manifest=manifest) for d in (dataset, chosen))
+        dataset, chosen = (d and d.changed(manifest=manifest) for d in (dataset, chosen))
     if limit:
         dataset = dataset.sample(limit, seed=seed)
     if dry_run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ def plan_evaluation(
             hint="Evaluate them apart, with --name.",
         )
     manifest = Manifest(store.cache_dir, verify=verify_cache)
-    loaded = [replace(d, manifest=manifest) for d in loaded]
+    loaded = [d.changed(manifest=manifest) for d in loaded]
     if limit:
         loaded = [d.sample(limit, seed=seed) for d in loaded]
     n_images = sum(map(len, loaded))

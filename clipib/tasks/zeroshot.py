@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,7 @@ def classify(features: torch.Tensor, classifier: torch.Tensor, model: Model, lab
 def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:
     if len(dataset.classnames) < 2:
         raise UserError(f"'{dataset.name}' has {len(dataset.classnames)} class; classification needs two.")
-    return replace(dataset, templates=templates) if templates else dataset
+    return dataset.changed(templates=templates) if templates else dataset
 
 
 def _rows(
