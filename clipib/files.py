@@ -1,4 +1,4 @@
-"""Files that are never seen half-written, and what is in them."""
+"""Files that are never seen half-written, what the file system says of them, and where the caches lie."""
 
 from __future__ import annotations
 
@@ -8,11 +8,30 @@ import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import platformdirs
 
 from clipib.errors import UserError
+
+
+class Stamp(NamedTuple):
+    """What tells, without reading a file, that it is the one seen before. Nobody can set the ctime of a file back."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    ctime_ns: int
+
+
+def file_stamp(path: str | Path) -> Stamp:
+    """The stamp of a file.
+
+    Raises:
+        OSError: when there is none.
+    """
+    found = os.stat(path)
+    return Stamp(found.st_size, found.st_mtime_ns, found.st_ino & (2**63 - 1), found.st_ctime_ns)
 
 
 def default_cache_dir() -> Path:

@@ -57,6 +57,7 @@ def embed(
     out: o.OutFolder = Path("runs/embed"),
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
+    verify_cache: o.VerifyCache = False,
     format_: o.Format = "table",
 ) -> None:
     """Encode images and texts into the store, and export them as npy and parquet."""

@@ -92,6 +92,8 @@ def finetune(
     config: o.Config = None,
     out: o.OutFolder = Path("runs/finetune"),
     fresh: o.Fresh = False,
+    cache_dir: o.CacheDir = None,
+    verify_cache: o.VerifyCache = False,
     format_: o.Format = "table",
 ) -> None:
     """Fine-tune a checkpoint on images with captions or classes; writes best/ and last/."""

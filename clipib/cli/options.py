@@ -13,7 +13,7 @@ from clipib.errors import UserError
 from clipib.registry import check_name, nearest
 
 FORMATS = ("table", "csv", "json", "md", "junit")
-NOT_RECORDED = ("config", "dry_run", "fresh", "resume", "format_", "offline")
+NOT_RECORDED = ("config", "dry_run", "fresh", "resume", "format_", "offline", "verify_cache")
 
 RUNNING, DATA, OUTPUT = "Running", "Data", "Output"
 
@@ -146,6 +146,10 @@ Separator = Annotated[str, typer.Option(help="Separator of a text table.", rich_
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over, forget earlier results.", rich_help_panel=OUTPUT)]
 CacheDir = Annotated[
     Path | None, typer.Option(envvar="CLIPIB_CACHE", help="Where the embedding store lies.", rich_help_panel=OUTPUT)
+]
+VerifyCache = Annotated[
+    bool,
+    typer.Option("--verify-cache", help="Hash all image files again, past what is remembered.", rich_help_panel=OUTPUT),
 ]
 Format = Annotated[
     str, typer.Option("--format", callback=_format, help="table, csv, json, md, junit.", rich_help_panel=OUTPUT)

@@ -56,6 +56,7 @@ def retrieve(
     out: o.OutFolder = Path("runs/retrieve"),
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
+    verify_cache: o.VerifyCache = False,
     format_: o.Format = "table",
 ) -> None:
     """Rank images for captions and captions for images: recall at k both ways."""

@@ -77,6 +77,7 @@ def search(
     offline: o.Offline = False,
     dry_run: o.DryRun = False,
     cache_dir: o.CacheDir = None,
+    verify_cache: o.VerifyCache = False,
     format_: o.Format = "table",
 ) -> None:
     """Find the images nearest to a text, exactly or with an approximate FAISS index."""

@@ -57,6 +57,7 @@ def zeroshot(
     out: o.OutFolder = Path("runs/zeroshot"),
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
+    verify_cache: o.VerifyCache = False,
     format_: o.Format = "table",
 ) -> None:
     """Classify labelled images by class prompts: acc1, acc5, mean per-class recall."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from clipib.data.images import Images, content_key, why
+from clipib.data.images import Images, StampedImages, content_key, why
+from clipib.data.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Dataset:
     notes: what was found and assumed while reading, for the user to see.
     limit: the size of the sample that this is of a larger set, or None where it is whole.
     world: digitworld's scenes (`DigitworldView`), where the truth is known.
+    manifest: what remembers the keys of image files; None reads and hashes all of them.
     """
 
     name: str
@@ -45,20 +47,34 @@ class Dataset:
     notes: tuple[str, ...] = ()
     limit: int | None = None
     world: Any = field(default=None, compare=False)
+    manifest: Manifest | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.images.ids)
 
     @cached_property
     def keys(self) -> list[bytes]:
-        """The sha256 of every image's content; reads all of them once. A file that cannot be read goes by its id."""
-        return [self._key(i) for i in range(len(self))]
+        """The sha256 of every image's content, hashed once or remembered. A file that cannot be read goes by its id."""
+        if self.manifest and isinstance(self.images, StampedImages):
+            keys = self.manifest.keys(self.images, self._read_key)
+        else:
+            keys = [self._read_key(i) for i in range(len(self))]
+        return [
+            key or content_key(b"unreadable " + id_.encode()) for key, id_ in zip(keys, self.images.ids, strict=True)
+        ]
 
-    def _key(self, index: int) -> bytes:
+    def _read_key(self, index: int) -> bytes | None:
         try:
             return content_key(self.images.content(index))
         except OSError:  # it counts as an unreadable image where images are decoded
-            return content_key(b"unreadable " + self.images.ids[index].encode())
+            return None
+
+    def changed(self, **fields: Any) -> Dataset:
+        """A copy with other fields; images that stay keep their keys."""
+        copy = replace(self, **fields)
+        if "keys" in self.__dict__ and "images" not in fields:
+            copy.__dict__["keys"] = self.keys
+        return copy
 
     @cached_property
     def sha256(self) -> str:
@@ -76,22 +92,22 @@ class Dataset:
     def take(self, indices: np.ndarray) -> Dataset:
         """The images at these distinct indices, in this order, with their labels and captions."""
         indices = np.asarray(indices)
-        taken = replace(self, images=self.images.take(indices))
+        taken = self.changed(images=self.images.take(indices))
         if "keys" in self.__dict__:
             taken.__dict__["keys"] = [self.keys[i] for i in indices]
         if self.labels is not None:
-            taken = replace(taken, labels=self.labels[indices])
+            taken = taken.changed(labels=self.labels[indices])
         if self.groups is not None:
-            taken = replace(taken, groups=self.groups[indices])
+            taken = taken.changed(groups=self.groups[indices])
         if self.captions is not None:
             place = np.full(len(self), -1)
             place[indices] = np.arange(len(indices))
             kept = np.flatnonzero(place[self.image_of_caption] >= 0)
             kept = kept[np.argsort(place[self.image_of_caption[kept]], kind="stable")]
             captions = tuple(self.captions[j] for j in kept)
-            taken = replace(taken, captions=captions, image_of_caption=place[self.image_of_caption[kept]])
+            taken = taken.changed(captions=captions, image_of_caption=place[self.image_of_caption[kept]])
         if self.world is not None:
-            taken = replace(taken, world=self.world.take(indices))
+            taken = taken.changed(world=self.world.take(indices))
         return taken
 
     def unreadable(self, indices: Iterable[int], *, workers: int = 2) -> Iterator[tuple[int, str]]:
@@ -127,4 +143,4 @@ class Dataset:
                 turn[i] = seen[self.labels[i]]
                 seen[self.labels[i]] += 1
             order = order[np.argsort(turn[order], kind="stable")]
-        return replace(self.take(np.sort(order[:n])), limit=n)
+        return self.take(np.sort(order[:n])).changed(limit=n)

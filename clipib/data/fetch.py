@@ -21,7 +21,7 @@ import filelock
 
 from clipib.data.http import download
 from clipib.errors import UserError, try_all
-from clipib.files import check_disk, default_cache_dir, size_text, write_aside
+from clipib.files import check_disk, default_cache_dir, file_stamp, size_text, write_aside
 from clipib.hub import Listing, RemoteFile, download_file, is_offline, list_repository, sha256_of
 from clipib.progress import SILENT, Progress, counted
 
@@ -144,7 +144,7 @@ def fetch_url(base: str, split: str, name: str, root: Path, *, progress: Progres
         found[path] = {"sha256": sha256_of(folder / path, RemoteFile(path, size, "", "")), "size": size}
     plan = Plan(Wanted(name, base, "", split), Listing("", ()), ())
     _write_lock(root, plan, found)
-    _write_stamps(folder, {**_read_stamps(folder), **{path: _stamp(folder / path) for path in found}})
+    _write_stamps(folder, {**_read_stamps(folder), **{path: list(file_stamp(folder / path)) for path in found}})
 
 
 def read_lock(root: Path) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _bring(plan: Plan, root: Path, progress: Progress) -> None:
     for file in (f for f in plan.listing.files if _belongs(f.path, plan.wanted.split)):
         found[file.path] = {"sha256": hashes.get(file.path) or sha256_of(folder / file.path, file), "size": file.size}
     _write_lock(root, plan, found)
-    _write_stamps(folder, {**_read_stamps(folder), **{path: _stamp(folder / path) for path in found}})
+    _write_stamps(folder, {**_read_stamps(folder), **{path: list(file_stamp(folder / path)) for path in found}})
 
 
 def _write_lock(root: Path, plan: Plan, found: dict[str, Any]) -> None:
@@ -263,7 +263,7 @@ def _check_files(folder: Path, files: dict[str, Any], name: str) -> None:
     """Hold files against the lock; those whose size and times are as when last hashed are not hashed again."""
     stamps, news = _read_stamps(folder), {}
     for path, known in files.items():
-        stamp = _stamp(folder / path)
+        stamp = list(file_stamp(folder / path))
         if stamps.get(path) == stamp:
             continue
         if sha256_of(folder / path, RemoteFile(path, known["size"], known["sha256"], "")) is None:
@@ -278,11 +278,6 @@ def _check_files(folder: Path, files: dict[str, Any], name: str) -> None:
 
 def _belongs(path: str, split: str) -> bool:
     return path in SIDE_FILES or path.startswith(f"{split}/")
-
-
-def _stamp(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns]
 
 
 def _read_stamps(folder: Path) -> dict[str, list[int]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import warnings
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
+
+from clipib.files import file_stamp
 
 warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
 
@@ -30,6 +33,20 @@ class Images(Protocol):
     def open(self, index: int) -> Image.Image: ...
 
     def take(self, indices: np.ndarray) -> Images: ...
+
+
+@runtime_checkable
+class StampedImages(Images, Protocol):
+    """Images that lie in files, or inside of larger ones, so that unchanged ones need not be hashed again.
+
+    root: the folder below which `ids` are distinct names. stamps(): (N, 6) int64, of each image the `Stamp` of the
+    file that holds it, then offset and length of its bytes in that file (0 and the size where it is the whole file);
+    a row of -1 where there is no such file.
+    """
+
+    root: Path
+
+    def stamps(self) -> np.ndarray: ...
 
 
 def content_key(content: bytes) -> bytes:
@@ -74,8 +91,20 @@ class FileImages:
     def open(self, index: int) -> Image.Image:
         return decode_rgb(self.content(index))
 
+    def stamps(self) -> np.ndarray:
+        stamps = [_whole_file(os.path.join(self.root, name)) for name in self.ids]
+        return np.array(stamps, dtype=np.int64).reshape(-1, 6)
+
     def take(self, indices: np.ndarray) -> FileImages:
         return FileImages(self.root, [self.ids[i] for i in indices])
+
+
+def _whole_file(path: str) -> tuple[int, ...]:
+    try:
+        stamp = file_stamp(path)
+    except OSError:
+        return (-1,) * 6
+    return (*stamp, 0, stamp.size)
 
 
 class BytesImages:

@@ -25,6 +25,7 @@ from clipib.data.dataset import Dataset
 from clipib.data.images import decode_rgb
 from clipib.data.prompts import DEFAULT_TEMPLATES
 from clipib.errors import UserError
+from clipib.files import file_stamp
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 LABELS, MANY_LABELS, CAPTIONS = "cls", "npy", "txt"
@@ -54,12 +55,18 @@ class TarImages:
         self.shards = shards
         self.ids = ids
         self.shard, self.start, self.size = (np.asarray(a, dtype=np.int64) for a in (shard, start, size))
+        self.root = shards[0].parent
 
     def content(self, index: int) -> bytes:
         return read_span(self.shards[self.shard[index]], int(self.start[index]), int(self.size[index]))
 
     def open(self, index: int) -> Image.Image:
         return decode_rgb(self.content(index))
+
+    def stamps(self) -> np.ndarray:
+        """(N, 6) as `StampedImages` has them."""
+        of_shard = np.array([file_stamp(shard) for shard in self.shards], dtype=np.int64)
+        return np.column_stack([of_shard[self.shard], self.start, self.size])
 
     def take(self, indices: np.ndarray) -> TarImages:
         ids = [self.ids[i] for i in indices]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from clipib.data.dataset import Dataset
 from clipib.data.images import content_key, why
+from clipib.embeddings.rows import Rows
 from clipib.embeddings.store import Space, Store
 from clipib.errors import UserError
 from clipib.models.model import ENCODER_VERSION, Model
 from clipib.progress import SILENT, Progress, counted
 
-FLUSH_ROWS, FLUSH_SECONDS = 1024, 30.0
 TEXT_BATCH = 64  # larger batches of short texts are slower on a CPU
 NAMED_BAD = 10
 
@@ -77,24 +77,9 @@ def embed_images(
     Raises:
         UserError: for too many unreadable images, or features that are not finite.
     """
-    rows = _Rows(image_space(model, store) if store else None, dataset.keys)
-    bad: dict[str, str] = {}  # id -> reason; equal files each under their own
-    if rows.missing:
-        with progress.track(f"encoding {dataset.name}", len(rows.missing)) as advance:
-            try:
-                for chunk in _decoded(model, dataset, rows.missing, batch_size, workers):
-                    good = [(i, pixels) for i, pixels in chunk if not isinstance(pixels, Exception)]
-                    for i, error in ((i, p) for i, p in chunk if isinstance(p, Exception)):
-                        bad |= dict.fromkeys(dataset.ids_like([i]), why(error))
-                    if len(bad) > max_bad:
-                        raise _too_many_bad(dataset, bad, rows.missing, chunk[-1][0], max_bad)
-                    if good:
-                        with torch.inference_mode():
-                            features = model.encode_images(torch.stack([pixels for _, pixels in good]))
-                        rows.add([i for i, _ in good], _finite(features, model))
-                    advance(len(chunk))
-            finally:
-                rows.flush()
+    with Rows(image_space(model, store) if store else None, dataset.keys) as rows:
+        _warn_damaged(rows, progress)
+        bad = _encode_images(model, dataset, rows, batch_size, workers, max_bad, progress) if rows.missing() else {}
     kept = np.array([i for i in range(len(dataset)) if rows.has(i)], dtype=np.int64)
     if bad:
         warn_left_out(dataset, bad, progress)
@@ -108,65 +93,48 @@ def embed_texts(
     model: Model, texts: tuple[str, ...] | list[str], *, store: Store | None, progress: Progress = SILENT
 ) -> TextFeatures:
     """Unit features of all texts; equal texts are encoded once, short ones together."""
-    rows = _Rows(text_space(model, store) if store else None, [content_key(t.encode()) for t in texts])
-    if rows.missing:
-        tokens = model.tokenize([texts[i] for i in rows.missing])
-        order = np.argsort(tokens.argmax(dim=-1).numpy(), kind="stable")
-        with progress.track("encoding texts", len(order), unit="texts") as advance:
-            try:
-                for start in range(0, len(order), TEXT_BATCH):
-                    chosen = order[start : start + TEXT_BATCH]
-                    with torch.inference_mode():
-                        features = model.encode_texts(tokens[chosen])
-                    rows.add([rows.missing[j] for j in chosen], _finite(features, model))
-                    advance(len(chosen))
-            finally:
-                rows.flush()
+    with Rows(text_space(model, store) if store else None, [content_key(t.encode()) for t in texts]) as rows:
+        _warn_damaged(rows, progress)
+        if rows.missing():
+            _encode_texts(model, texts, rows, progress)
     return TextFeatures(torch.from_numpy(rows.get(np.arange(len(texts)))), rows.n_new)
 
 
-class _Rows:
-    """The rows asked for: those already stored, those missing, and the block in hand."""
-
-    def __init__(self, space: Space | None, keys: list[bytes]) -> None:
-        self.keys = keys
-        self.space = space if space is not None else _Memory()
-        first = {key: i for i, key in reversed(list(enumerate(keys)))}
-        self.missing = sorted(i for key, i in first.items() if key not in self.space)
-        self.n_new = 0
-        self._keys: list[bytes] = []
-        self._features: list[np.ndarray] = []
-        self._flushed = time.monotonic()
-
-    def add(self, indices: list[int], features: np.ndarray) -> None:
-        self._keys += [self.keys[i] for i in indices]
-        self._features.append(features)
-        self.n_new += len(indices)
-        if len(self._keys) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._keys:
-            keys, features = self._keys, np.concatenate(self._features)
-            self._keys, self._features = [], []
-            self.space.append(keys, features)
-        self._flushed = time.monotonic()
-
-    def has(self, index: int) -> bool:
-        return self.keys[index] in self.space
-
-    def get(self, indices: np.ndarray) -> np.ndarray:
-        return self.space.get([self.keys[i] for i in indices])
+def _encode_images(
+    model: Model, dataset: Dataset, rows: Rows, batch_size: int, workers: int, max_bad: int, progress: Progress
+) -> dict[str, str]:
+    """Fill in what is missing; returns the unreadable ones, id -> reason, equal files each under their own."""
+    bad: dict[str, str] = {}
+    with progress.track(f"encoding {dataset.name}", len(rows.missing())) as advance:
+        for todo in rows.passes():
+            for chunk in _decoded(model, dataset, rows.claimed(todo, batch_size), workers):
+                good = [(i, pixels) for i, pixels in chunk if not isinstance(pixels, Exception)]
+                for i, error in ((i, p) for i, p in chunk if isinstance(p, Exception)):
+                    rows.give_up([i])
+                    bad |= dict.fromkeys(dataset.ids_like([i]), why(error))
+                if len(bad) > max_bad:
+                    raise _too_many_bad(dataset, bad, todo, chunk[-1][0], max_bad)
+                if good:
+                    with torch.inference_mode():
+                        features = model.encode_images(torch.stack([pixels for _, pixels in good]))
+                    rows.add([i for i, _ in good], _finite(features, model))
+                advance(len(chunk))
+    return bad
 
 
-class _Memory(dict):
-    """A space that is forgotten."""
-
-    def append(self, keys: list[bytes], features: np.ndarray) -> None:
-        self.update(zip(keys, features, strict=True))
-
-    def get(self, keys: list[bytes]) -> np.ndarray:
-        return np.stack([self[k] for k in keys])
+def _encode_texts(model: Model, texts: tuple[str, ...] | list[str], rows: Rows, progress: Progress) -> None:
+    """Fill in what is missing, shortest first."""
+    missing = rows.missing()
+    tokens = model.tokenize([texts[i] for i in missing])
+    place = {i: j for j, i in enumerate(missing)}
+    length = tokens.argmax(dim=-1).tolist()
+    with progress.track("encoding texts", len(missing), unit="texts") as advance:
+        for todo in rows.passes():
+            for chunk in rows.claimed(sorted(todo, key=lambda i: length[place[i]]), TEXT_BATCH):
+                with torch.inference_mode():
+                    features = model.encode_texts(tokens[[place[i] for i in chunk]])
+                rows.add(chunk, _finite(features, model))
+                advance(len(chunk))
 
 
 def _encoding(model: Model) -> dict[str, object]:
@@ -174,7 +142,7 @@ def _encoding(model: Model) -> dict[str, object]:
 
 
 def _decoded(
-    model: Model, dataset: Dataset, indices: list[int], batch_size: int, workers: int
+    model: Model, dataset: Dataset, batches: Iterable[list[int]], workers: int
 ) -> Iterator[list[tuple[int, Tensor | Exception]]]:
     """Batches of (index, pixels or the error of decoding), decoded by threads one batch ahead."""
 
@@ -184,7 +152,6 @@ def _decoded(
         except OSError as error:
             return error
 
-    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     if workers == 0:
         yield from ([(i, decode(i)) for i in batch] for batch in batches)
         return
@@ -234,6 +201,12 @@ def too_many_bad(dataset: Dataset, bad: dict[str, str], max_bad: int, *, complet
 def warn_left_out(dataset: Dataset, bad: dict[str, str], progress: Progress) -> None:
     """Say which unreadable images are put up with."""
     progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {_named(bad)}")
+
+
+def _warn_damaged(rows: Rows, progress: Progress) -> None:
+    if rows.space is not None and rows.space.damaged:
+        found = counted(len(rows.space.damaged), "damaged block")
+        progress.warn(f"{found} in the store; their rows are encoded again (`clipib cache verify` looks for others)")
 
 
 def _named(bad: dict[str, str]) -> str:

@@ -1,48 +1,59 @@
 """A content-addressed store of features: what was encoded once is never encoded again.
 
 A *space* is one way of encoding: weights, transform or tokenizer, precision, encoder version. In a space lie immutable
-*blocks* of rows; a row's key is the sha256 of what was encoded. A block is two files named by the hash of their
-content, written aside and renamed, the keys last: a block with keys is whole.
+*blocks* of rows (`clipib.embeddings.blocks`); a row's key is the sha256 of what was encoded.
 
-    CACHE/features/<space>/space.json                 what the space is, for people
-    CACHE/features/<space>/<block>.features.npy       (n, D) float32, memory-mapped
-    CACHE/features/<space>/<block>.keys.npy           (n, 32) uint8
+    CACHE/features/<space>/space.json       what the space is, for people; its time is that of the last use
+    CACHE/features/<space>/<block>.*.npy    features and keys; the time of the keys is that of the last use
+    CACHE/features/<space>/claims           an empty file to lock (`clipib.embeddings.claims`)
+
+Any number of processes may read, write and clean up at once, without a lock: a block appears whole or not at all, a
+reader holds every block against its hash before it uses it, and what is missing, damaged or gone is encoded again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from clipib.embeddings.blocks import (
+    KEYS,
+    Block,
+    DamagedBlock,
+    block_names,
+    read_block,
+    read_keys,
+    remove_block,
+    split_keys,
+    write_block,
+)
 from clipib.files import default_cache_dir, write_aside
 
-FEATURES, KEYS, MANIFEST = ".features.npy", ".keys.npy", "space.json"
+MANIFEST, CLAIMS = "space.json", "claims"
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
+ROUNDS = 5  # a block that went away while it was looked for may have been merged into another, and that one too
 
 
-class SpaceInfo(NamedTuple):
-    """One line of `clipib cache ls`."""
+class Found(NamedTuple):
+    """has: (N,) which of the keys were found. features: (N, ...) float32, NaN where not; None where nothing was."""
 
-    name: str
-    about: dict[str, Any]
-    rows: int
-    blocks: int
-    size_bytes: int
-    last_used: float  # seconds since the epoch
+    has: np.ndarray
+    features: np.ndarray | None
 
 
 class Store:
     """All spaces below one cache folder."""
 
     def __init__(self, cache_dir: str | Path | None = None) -> None:
-        self.root = Path(cache_dir or default_cache_dir()).expanduser() / "features"
+        self.cache_dir = Path(cache_dir or default_cache_dir()).expanduser()
+        self.root = self.cache_dir / "features"
 
     def space(self, encoding: dict[str, Any], *, about: dict[str, Any] | None = None) -> Space:
         """The space of one way of encoding.
@@ -55,163 +66,171 @@ class Store:
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
         return Space(self.root / name, {**(about or {}), "encoding": encoding})
 
-    def spaces(self) -> list[SpaceInfo]:
-        """What lies in the store, the last used first."""
-        infos = [_describe(folder) for folder in self._folders()]
-        return sorted(infos, key=lambda info: -info.last_used)
-
-    def verify(self) -> list[Path]:
-        """Hash every block again and return the feature files of those that are damaged."""
-        return [path for folder in self._folders() for path in sorted(folder.glob("*" + FEATURES)) if _is_damaged(path)]
-
-    def gc(self, *, older_than_days: float | None = None) -> int:
-        """Remove damaged blocks, leftovers of writers that were killed, and spaces that were not used for long.
-
-        Returns:
-            The number of bytes freed.
-        """
-        now, freed = time.time(), 0
-        for folder in self._folders():
-            if older_than_days is not None and now - _describe(folder).last_used > older_than_days * 86_400:
-                freed += _remove(folder.iterdir())
-                folder.rmdir()
-                continue
-            leftovers = [p for p in folder.glob("*.partial") if now - p.stat().st_mtime > 3_600]
-            lonely = [
-                p for p in folder.glob("*" + FEATURES) if not _keys_of(p).exists() and now - p.stat().st_mtime > 3_600
-            ]
-            damaged = [p for p in folder.glob("*" + FEATURES) if _keys_of(p).exists() and _is_damaged(p)]
-            freed += _remove([*leftovers, *lonely, *(_keys_of(p) for p in damaged), *damaged])
-        return freed
-
-    def _folders(self) -> list[Path]:
-        return sorted(p.parent for p in self.root.glob(f"*/{MANIFEST}"))
-
 
 class Space:
-    """The features of one way of encoding."""
+    """The features of one way of encoding; all items have one shape, (D,) or (m, D)."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.manifest = manifest
         self.writable = True
-        self._blocks: list[Path | np.ndarray] = []  # a file is opened only while it is read
-        self._place: dict[bytes, tuple[int, int]] = {}
-        for path in sorted(folder.glob("*" + KEYS)):
-            self._open(path)
-        if self._blocks:
-            self._touch()
+        self.item_shape: tuple[int, ...] | None = None  # known from the first block that is read or written
+        self._place: dict[bytes, tuple[str, int]] = {}  # key -> block and row
+        self._seen: set[str] = set()
+        self.damaged: set[str] = set()  # blocks that were passed over
+        self._touched: set[str] = set()
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._place
+    def find(self, keys: list[bytes]) -> Found:
+        """Copy the features of those of N distinct keys that are here, from blocks that proved whole.
 
-    def __len__(self) -> int:
-        return len(self._place)
+        Damaged blocks are removed on the way, if the folder can be written; gone ones are looked for in what has
+        come since.
+        """
+        found = Found(np.zeros(len(keys), dtype=bool), None)
+        for _ in range(ROUNDS):
+            self.refresh()
+            found, complete = self._fill(keys, found)
+            if complete:
+                break
+            self._place.clear()
+            self._seen.clear()
+        if found.features is not None:
+            found.features[~found.has] = np.nan
+        return found
 
     def get(self, keys: list[bytes]) -> np.ndarray:
-        """(n, D) float32 features of these keys, all of which are in the space."""
-        places = np.array([self._place[k] for k in keys])
-        out = None
-        for block in np.unique(places[:, 0]):
-            features = self._blocks[block]
-            if isinstance(features, Path):
-                features = np.load(features, mmap_mode="r")
-            rows = np.flatnonzero(places[:, 0] == block)
-            out = np.empty((len(keys), features.shape[1]), dtype=np.float32) if out is None else out
-            out[rows] = features[places[rows, 1]]
-        return out
+        """(N, ...) float32 features of distinct keys.
+
+        Raises:
+            KeyError: when some are not here.
+        """
+        has, features = self.find(keys)
+        if features is None or not has.all():
+            raise KeyError(f"{int((~has).sum())} of {len(keys)} items are not in {self.folder.name}")
+        return features
+
+    def refresh(self) -> None:
+        """Look which blocks have come since the last look."""
+        for name in block_names(self.folder):
+            if name in self._seen or name in self.damaged:
+                continue
+            try:
+                self._index(name, read_keys(self.folder, name))
+            except DamagedBlock:
+                self._drop(name)
+            except OSError:
+                continue
 
     def append(self, keys: list[bytes], features: np.ndarray) -> None:
-        """Add one block of rows; in a folder that cannot be written, for this run only.
+        """Add one block of rows; where the folder cannot be written, nothing is kept.
 
         Args:
             keys: n sha256 digests.
-            features: (n, D) finite numbers, kept as float32.
+            features: (n, D) or (n, m, D) finite numbers, kept as float32.
 
         Raises:
+            ValueError: when the items of this space have another shape.
             OSError: when the disk is full.
         """
         features = np.ascontiguousarray(features, dtype=np.float32)
-        key_rows = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
-        if self.writable:
-            try:
-                self._write(key_rows, features)
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
-                    raise
-                self.writable = False
-        self._add(key_rows, features)
-
-    def _write(self, key_rows: np.ndarray, features: np.ndarray) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        manifest = self.folder / MANIFEST
-        if not manifest.exists():
-            write_aside(manifest, lambda f: f.write(json.dumps(self.manifest, indent=2).encode()))
-        name = _block_name(key_rows, features)
-        write_aside(self.folder / (name + FEATURES), lambda f: np.save(f, features))
-        write_aside(self.folder / (name + KEYS), lambda f: np.save(f, key_rows))
-
-    def _open(self, path: Path) -> None:
-        """Take in a block; one that is not whole is passed over, and its rows are encoded again."""
-        features = path.with_name(path.name.replace(KEYS, FEATURES))
-        try:
-            key_rows = np.load(path)
-            n_rows = len(np.load(features, mmap_mode="r"))
-        except (FileNotFoundError, ValueError, EOFError):
+        self.item_shape = self.item_shape or self._stored_shape()
+        self._check_shape(features.shape[1:])
+        if not self.writable:
             return
-        if len(key_rows) == n_rows:
-            self._add(key_rows, features)
-
-    def _add(self, key_rows: np.ndarray, features: Path | np.ndarray) -> None:
-        block = len(self._blocks)
-        self._blocks.append(features)
-        data = key_rows.tobytes()
-        for row in range(len(key_rows)):
-            self._place[data[32 * row : 32 * row + 32]] = (block, row)
-
-    def _touch(self) -> None:
+        key_rows = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
         try:
-            os.utime(self.folder / MANIFEST)
+            name = self._write(key_rows, features)
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            self.writable = False
+            return
+        self.damaged.discard(name)
+        self._touched.add(name)
+        self._index(name, key_rows)
+
+    def _fill(self, keys: list[bytes], found: Found) -> tuple[Found, bool]:
+        """Copy rows block by block; False where a block let us down, and another look may find its rows elsewhere."""
+        has, features = found
+        by_block: dict[str, tuple[list[int], list[int]]] = {}
+        for i, key in enumerate(keys):
+            if not has[i] and (place := self._place.get(key)):
+                wanted, rows = by_block.setdefault(place[0], ([], []))
+                wanted.append(i)
+                rows.append(place[1])
+        complete = True
+        for name, (wanted, rows) in by_block.items():
+            block = self._read(name)
+            own = np.frombuffer(b"".join(keys[i] for i in wanted), dtype=np.uint8).reshape(-1, 32)
+            if block is None or max(rows) >= len(block.keys) or not np.array_equal(block.keys[rows], own):
+                complete = False
+                continue
+            self._check_shape(block.features.shape[1:])
+            if features is None:
+                features = np.empty((len(keys), *self.item_shape), dtype=np.float32)
+            features[wanted] = block.features[rows]
+            has[wanted] = True
+        return Found(has, features), complete
+
+    def _read(self, name: str) -> Block | None:
+        try:
+            block = read_block(self.folder, name)
+        except DamagedBlock:
+            self._drop(name)
+            return None
         except OSError:
-            self.writable = os.access(self.folder, os.W_OK)
+            return None
+        self._touch(name)
+        return block
 
+    def _drop(self, name: str) -> None:
+        """Pass over a damaged block from now on, and take it out of everybody's way where that is allowed."""
+        self.damaged.add(name)
+        try:
+            remove_block(self.folder, name)
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
 
-def _block_name(key_rows: np.ndarray, features: np.ndarray) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(key_rows).data)
-    digest.update(np.ascontiguousarray(features).data)
-    return digest.hexdigest()[:32]
+    def _write(self, key_rows: np.ndarray, features: np.ndarray) -> str:
+        for last in (False, False, True):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                manifest = self.folder / MANIFEST
+                if not manifest.exists():
+                    write_aside(manifest, lambda file: file.write(json.dumps(self.manifest, indent=2).encode()))
+                return write_block(self.folder, key_rows, features)
+            except FileNotFoundError:  # `gc` removed the empty folder under us
+                if last:
+                    raise
+        raise AssertionError("not reached")
 
+    def _index(self, name: str, key_rows: np.ndarray) -> None:
+        self._seen.add(name)
+        for row, key in enumerate(split_keys(key_rows)):
+            self._place[key] = (name, row)
 
-def _keys_of(features: Path) -> Path:
-    return features.with_name(features.name.replace(FEATURES, KEYS))
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if len(shape) not in (1, 2):
+            raise ValueError(f"expected features of shape (n, D) or (n, m, D), got items of shape {shape}")
+        self.item_shape = self.item_shape or shape
+        if shape != self.item_shape:
+            raise ValueError(f"the items of {self.folder.name} have shape {self.item_shape}, got {shape}")
 
+    def _stored_shape(self) -> tuple[int, ...] | None:
+        """The shape of the items that others have put here, or None where there are none."""
+        for name in block_names(self.folder):
+            try:
+                return read_block(self.folder, name).features.shape[1:]
+            except (DamagedBlock, OSError):
+                continue
+        return None
 
-def _is_damaged(features: Path) -> bool:
-    try:
-        return _block_name(np.load(_keys_of(features)), np.load(features)) != features.name[: -len(FEATURES)]
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, EOFError):
-        return True
-
-
-def _describe(folder: Path) -> SpaceInfo:
-    try:
-        about = json.loads((folder / MANIFEST).read_text())
-    except ValueError:
-        about = {}
-    rows = 0
-    for path in folder.glob("*" + KEYS):
-        rows += max(0, path.stat().st_size - 128) // 32  # the header of such a file has 128 bytes
-    files = list(folder.iterdir())
-    size = sum(p.stat().st_size for p in files)
-    blocks = sum(p.name.endswith(KEYS) for p in files)
-    return SpaceInfo(folder.name, about, rows, blocks, size, (folder / MANIFEST).stat().st_mtime)
-
-
-def _remove(paths: Iterator[Path] | list[Path]) -> int:
-    freed = 0
-    for path in list(paths):
-        freed += path.stat().st_size
-        path.unlink()
-    return freed
+    def _touch(self, name: str) -> None:
+        """Mark the space and one of its blocks as used, once."""
+        if name in self._touched:
+            return
+        self._touched.add(name)
+        for path in (self.folder / (name + KEYS), self.folder / MANIFEST):
+            with contextlib.suppress(OSError):
+                os.utime(path)

@@ -20,7 +20,7 @@ from typing import Any
 
 from clipib import __version__
 from clipib.errors import UserError
-from clipib.files import write_aside
+from clipib.files import file_stamp, write_aside
 from clipib.hub import is_offline
 
 FOLDER = "models"
@@ -102,7 +102,7 @@ def recall(request: Request, cache_dir: Path) -> dict[str, Any] | None:
         return None
     try:
         card = json.loads(request.path(cache_dir).read_text(encoding="utf-8"))
-        fresh = all(_stamp(Path(path)) == stamp for path, stamp in card["files"].items())
+        fresh = all(list(file_stamp(path)) == stamp for path, stamp in card["files"].items())
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return card if fresh else None
@@ -118,7 +118,7 @@ def remember(request: Request, model: Any, source: Any, cache_dir: Path) -> None
         "source": {**source._asdict(), "folder": str(source.folder) if source.folder else None, "record": {}},
         "folder": str(model.folder) if model.folder else None,
         "device": model.device.type,
-        "files": {str(path): _stamp(path) for path in files},
+        "files": {str(path): file_stamp(path) for path in files},
         "facts": {
             **{name: getattr(model, name) for name in FACTS},
             "logit_scale": float(model.logit_scale),
@@ -162,11 +162,6 @@ def _cached_files(source: Any) -> list[Path]:
         if isinstance(path, str):
             return sorted(p for p in Path(path).parent.rglob("*") if p.is_file())
     return []
-
-
-def _stamp(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns]
 
 
 def _version(package: str) -> str:

@@ -54,6 +54,7 @@ def embed(
     seed: int = 0,
     max_bad: int = 0,
     cache_dir: str | Path | None = None,
+    verify_cache: bool = False,
     fresh: bool = False,
     dry_run: bool = False,
     settings: dict[str, Any] | None = None,
@@ -96,6 +97,7 @@ def embed(
         precision=precision,
         limit=limit,
         seed=seed,
+        verify_cache=verify_cache,
         dry_run=dry_run,
         progress=progress,
     )

@@ -8,7 +8,9 @@ from typing import Any
 
 from clipib import __version__
 from clipib.data.load import load_dataset
+from clipib.data.manifest import Manifest
 from clipib.errors import UserError, try_all
+from clipib.files import default_cache_dir
 from clipib.losses import LOSSES
 from clipib.losses.composed import Loss, make_loss
 from clipib.models.checkpoint import load_seen, recover, remove_checkpoint, save_checkpoint
@@ -18,7 +20,7 @@ from clipib.models.sources import RECORD_FILE, Source, find_model, read_json
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.parts import Parts, all_seen, keep_readable, prompts_of, split_parts
-from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_image, describe_model
+from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_image, describe_model, say_verified
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
 from clipib.tasks.validation import selection_value, validate
 from clipib.training.batches import steps_per_epoch
@@ -60,6 +62,8 @@ def finetune(
     seed: int = 0,
     max_bad: int = 0,
     allow_overlap: bool = False,
+    cache_dir: str | Path | None = None,
+    verify_cache: bool = False,
     fresh: bool = False,
     resume: bool = False,
     dry_run: bool = False,
@@ -84,6 +88,7 @@ def finetune(
         precision: "fp32", "amp", or "auto": amp on a GPU, else fp32.
         limit: use only this many training images, a seeded sample.
         max_bad: unreadable images to put up with; all are decoded once before training.
+        cache_dir: where the hashes of image files are remembered. verify_cache: hash all of them again.
         resume: go on with the unfinished run in `out`, from its last saved step, to the same weights.
 
     Returns:
@@ -112,6 +117,9 @@ def finetune(
     for given in filter(None, (dataset, chosen)):
         if given.captions is None and given.labels is None:
             raise UserError(f"'{given.name}' has neither captions nor classes.", hint="Use class folders or a table.")
+    manifest = Manifest(cache_dir or default_cache_dir(), verify=verify_cache)
+    if not dry_run:
+        dataset, chosen = (d and d.changed(manifest=manifest) for d in (dataset, chosen))
     if limit:
         dataset = dataset.sample(limit, seed=seed)
     if dry_run:
@@ -121,6 +129,8 @@ def finetune(
     if len(dataset) < 3:
         raise UserError(f"'{dataset.name}' has {counted(len(dataset), 'image')}; training and validation need three.")
     parts = split_parts(dataset, chosen, seen_before, seed=seed, allow=allow_overlap)
+    if not dry_run:
+        say_verified(manifest, progress)
     if batch_size > len(parts.train):
         progress.warn(f"batch size {batch_size} is cut to the {len(parts.train)} training images")
         batch_size = len(parts.train)

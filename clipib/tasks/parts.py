@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -93,15 +92,15 @@ def all_seen(parts: Parts, before: Seen | None) -> Seen:
 
 def _hold_out(dataset: Dataset, seed: int, seen: Seen | None) -> tuple[Dataset, Dataset]:
     """Training part and a seeded, class-balanced tenth, where possible of images new to the checkpoint."""
-    wanted = max(1, round(HELD_OUT * len(dataset)))
+    wanted, keys = max(1, round(HELD_OUT * len(dataset))), dataset.keys  # hashed once: parts take their keys along
     unseen = np.arange(len(dataset))
     if seen is not None:
-        short = np.frombuffer(b"".join(key[:8] for key in dataset.keys), dtype="<u8")
+        short = np.frombuffer(b"".join(key[:8] for key in keys), dtype="<u8")
         unseen = np.flatnonzero(~np.isin(short, seen.train))
     pool = dataset.take(unseen) if len(unseen) >= wanted else dataset
     val = pool.sample(wanted, seed=seed)
     held = set(val.keys)
-    kept = np.array([i for i, key in enumerate(dataset.keys) if key not in held], dtype=np.int64)
+    kept = np.array([i for i, key in enumerate(keys) if key not in held], dtype=np.int64)
     if len(kept) < 2:
         raise UserError(f"'{dataset.name}' has too few different images: {len(kept)} are left to train on.")
-    return dataset.take(kept), replace(val, limit=dataset.limit)
+    return dataset.take(kept), val.changed(limit=dataset.limit)

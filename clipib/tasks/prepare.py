@@ -12,6 +12,7 @@ import numpy as np
 from clipib.data.dataset import Dataset
 from clipib.data.images import why
 from clipib.data.load import load_datasets
+from clipib.data.manifest import Manifest
 from clipib.data.specs import Spec, parse_specs
 from clipib.embeddings.store import Store
 from clipib.errors import UserError, try_all
@@ -104,6 +105,7 @@ def plan_evaluation(
     precision: str = "fp32",
     limit: int | None = None,
     seed: int = 0,
+    verify_cache: bool = False,
     dry_run: bool = False,
     progress: Progress,
 ) -> Planned:
@@ -111,6 +113,7 @@ def plan_evaluation(
 
     Args:
         need: "label" or "caption" where the task cannot do without, or "".
+        verify_cache: hash all image files again, past what is remembered of them.
 
     Raises:
         UserError: for whatever is missing or does not fit.
@@ -133,6 +136,8 @@ def plan_evaluation(
             f"Two data sets in one call would share the file samples/{doubled[0]}.parquet.",
             hint="Evaluate them apart, with --name.",
         )
+    manifest = Manifest(store.cache_dir, verify=verify_cache)
+    loaded = [d.changed(manifest=manifest) for d in loaded]
     if limit:
         loaded = [d.sample(limit, seed=seed) for d in loaded]
     n_images = sum(map(len, loaded))
@@ -151,7 +156,22 @@ def plan_evaluation(
     if dry_run:
         for dataset in loaded:
             check_first_image(dataset)
+    elif verify_cache:
+        for dataset in loaded:
+            _ = dataset.keys  # hashed once, and kept
+        say_verified(manifest, progress)
     return Planned(source, loaded, specs)
+
+
+def say_verified(manifest: Manifest, progress: Progress) -> None:
+    """What `--verify-cache` found, where it was asked for."""
+    if not manifest.verify:
+        return
+    hashed = f"hashed {counted(manifest.n_hashed, 'image file')} again"
+    if manifest.n_stale:
+        progress.warn(f"{hashed}: of {manifest.n_stale:,} another content was remembered; mended")
+    else:
+        progress.say(f"{hashed}: what was remembered holds")
 
 
 def say_encoded(images: int, texts: int, progress: Progress) -> None:

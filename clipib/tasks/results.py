@@ -254,7 +254,7 @@ class ResultsFolder:
 
 def settings_of(arguments: dict[str, Any]) -> dict[str, Any]:
     """A task's arguments as `results.json` records them, the same names as the command's options."""
-    beside = ("progress", "settings", "dry_run", "fresh", "resume", "columns")
+    beside = ("progress", "settings", "dry_run", "fresh", "resume", "columns", "verify_cache")
     return {k: v for k, v in arguments.items() if k not in beside} | (arguments.get("columns") or {})
 
 

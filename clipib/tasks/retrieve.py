@@ -45,6 +45,7 @@ def retrieve(
     max_bad: int = 0,
     allow_overlap: bool = False,
     cache_dir: str | Path | None = None,
+    verify_cache: bool = False,
     fresh: bool = False,
     dry_run: bool = False,
     settings: dict[str, Any] | None = None,
@@ -85,6 +86,7 @@ def retrieve(
         precision=precision,
         limit=limit,
         seed=seed,
+        verify_cache=verify_cache,
         dry_run=dry_run,
         progress=progress,
     )

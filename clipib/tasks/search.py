@@ -59,6 +59,7 @@ def search(
     seed: int = 0,
     max_bad: int = 0,
     cache_dir: str | Path | None = None,
+    verify_cache: bool = False,
     dry_run: bool = False,
     settings: dict[str, Any] | None = None,
     progress: Progress = SILENT,
@@ -104,6 +105,7 @@ def search(
             precision=precision,
             limit=limit,
             seed=seed,
+            verify_cache=verify_cache,
             dry_run=dry_run,
             progress=progress,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +55,7 @@ def zeroshot(
     max_bad: int = 0,
     allow_overlap: bool = False,
     cache_dir: str | Path | None = None,
+    verify_cache: bool = False,
     fresh: bool = False,
     dry_run: bool = False,
     settings: dict[str, Any] | None = None,
@@ -72,7 +72,8 @@ def zeroshot(
         templates: a file of prompt templates that replaces the data set's own.
         limit: evaluate a seeded class-balanced sample of this many images; the rows are marked.
         max_bad: unreadable images to put up with.
-        cache_dir: where the embedding store lies.
+        cache_dir: where the embedding store lies, and the hashes of image files are remembered.
+        verify_cache: hash all image files again, and say for how many another hash was remembered.
         dry_run: check everything, encode and write nothing.
         settings: what `results.json` records; left out, the arguments of this call.
 
@@ -102,6 +103,7 @@ def zeroshot(
         precision=precision,
         limit=limit,
         seed=seed,
+        verify_cache=verify_cache,
         dry_run=dry_run,
         progress=progress,
     )
@@ -191,7 +193,7 @@ def classify(
 def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:
     if len(dataset.classnames) < 2:
         raise UserError(f"'{dataset.name}' has {len(dataset.classnames)} class; classification needs two.")
-    return replace(dataset, templates=templates) if templates else dataset
+    return dataset.changed(templates=templates) if templates else dataset
 
 
 def _rows(

@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from clipib.data.folder import load_folder
 from clipib.data.load import load_dataset
 
 
@@ -24,3 +26,12 @@ def test_the_hash_depends_on_images_and_captions():
     assert one.sha256 != two.sha256
     assert one.sha256 == load_dataset("digitworld:n=20").sha256
     assert one.sha256 != load_dataset("digitworld/digit:n=20").sha256
+
+
+def test_what_was_hashed_is_hashed_once(photo_folder, monkeypatch):
+    dataset = load_folder(photo_folder, split="train")
+    keys = dataset.keys
+    monkeypatch.setattr(type(dataset.images), "content", lambda *_: pytest.fail("read again"))
+    for part in (dataset.take(np.arange(12)), dataset.sample(12, seed=0), dataset.changed(name="other")):
+        assert part.keys == keys
+    assert dataset.sample(5, seed=0).changed(limit=None).keys == dataset.sample(5, seed=0).keys

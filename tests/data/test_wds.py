@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -161,3 +163,23 @@ def test_folders_and_foreign_members_in_a_shard(tmp_path):
             archive.addfile(info, io.BytesIO(content))
     dataset = load_wds(root, split="test")
     assert dataset.images.ids == ["test/0/a/x"] and dataset.labels.tolist() == [1]
+
+
+def test_keys_of_members_are_remembered_by_the_shard(tmp_path):
+    from clipib.data.manifest import Manifest
+
+    root = write(tmp_path / "d", [labelled([1, 0]), labelled([1], 2)])
+    for shard in (root / "test").glob("*.tar"):
+        os.utime(shard, ns=(1, 1))
+    time.sleep(2.1)  # what has just changed is not remembered
+    first, again = Manifest(tmp_path / "cache"), Manifest(tmp_path / "cache")
+    keys = load_wds(root, split="test").changed(manifest=first).keys
+    assert load_wds(root, split="test").changed(manifest=again).keys == keys
+    assert (first.n_hashed, again.n_hashed) == (3, 0)
+    content = bytearray((root / "test" / "1.tar").read_bytes())
+    content[content.index(picture(2)) + 60] ^= 1
+    (root / "test" / "1.tar").write_bytes(content)
+    changed = load_wds(root, split="test").changed(manifest=again).keys
+    assert changed[:2] == keys[:2]
+    assert changed[2] != keys[2]
+    assert again.n_hashed == 1
