@@ -181,7 +181,7 @@ class Hub:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_XET": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets would send a HEAD to a bucket elsewhere
-            "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask a service elsewhere
+            "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would have a bot convert pickles
             "NO_PROXY": "*",
         }
 

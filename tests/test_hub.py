@@ -118,6 +118,7 @@ def test_old_commits_stay_readable(hub, commit, download):
     assert newer != commit
     assert download("README.md") == download("README.md", revision=newer) == b"changed"
     assert download("README.md", revision=commit) == download("README.md", revision="v1") == README
+    assert download("data/more/classnames.txt", revision=newer) == b"cat\ndog\n"
     with pytest.raises(OSError, match="404"):
         download("data/big.bin")
 
@@ -132,7 +133,10 @@ def test_a_folder_is_served_from_disk(hub, tmp_path, download):
     (tmp_path / "folder" / "sub dir").mkdir(parents=True)
     (tmp_path / "folder" / "sub dir" / "ä%2F+.tar").write_bytes(BIG)
     hub.add("datasets/org/folder", tmp_path / "folder")
+    hub.fail("sub dir/ä*.tar", status=429, method="GET")
     assert download("sub dir/ä%2F+.tar", "org/folder") == BIG
+    path = "/datasets/org/folder/resolve/main/sub dir/ä%2F+.tar"
+    assert [(r.path, r.status) for r in hub.requests] == [(path, 200), (path, 429), (path, 200)]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +255,16 @@ def test_after_stop_the_door_is_shut(commit, hub, api):
     hub.start()
     assert hub.url == url
     assert api.dataset_info("org/pictures").sha == commit
+
+
+def test_a_child_sees_this_hub_and_nothing_else(hub, tmp_path, monkeypatch):
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "CLIPIB_OFFLINE", "https_proxy"):
+        monkeypatch.setenv(name, "1")
+    env = hub.env(tmp_path)
+    ours = {name: value for name, value in env.items() if name.startswith(("HF_END", "HF_HO", "HF_TO", "HF_HUB_C"))}
+    assert ours == {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "huggingface")}
+    assert not env.keys() & {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "CLIPIB_OFFLINE", "https_proxy"}
+    assert env["PATH"]
 
 
 # A guard for child processes: what would leave loopback is noted and refused.
@@ -380,6 +394,7 @@ import torch, open_clip
 from transformers import CLIPModel
 model = open_clip.create_model("hf-hub:org/tiny").eval()
 other = CLIPModel.from_pretrained("org/clip").eval()
+CLIPModel.from_pretrained("org/pickle")
 grey = torch.full((1, 3, 32, 32), 0.5)
 with torch.no_grad():
     ours, theirs = model.encode_image(grey), other.visual_projection(other.vision_model(grey).pooler_output)
@@ -403,6 +418,9 @@ def test_open_clip_and_transformers_load_their_models(hub, tmp_path):
     clip.save_pretrained(tmp_path / "clip")
     hub.add("org/tiny", tmp_path / "tiny")
     hub.add("org/clip", tmp_path / "clip")
+    torch.save(clip.state_dict(), tmp_path / "weights")
+    config = tmp_path / "clip" / "config.json"
+    hub.add("org/pickle", {"config.json": config, "pytorch_model.bin": tmp_path / "weights"})
     out = run_child(hub, tmp_path, MODELS)
     grey = torch.full((1, 3, 32, 32), 0.5)
     with torch.no_grad():
@@ -411,3 +429,5 @@ def test_open_clip_and_transformers_load_their_models(hub, tmp_path):
     torch.testing.assert_close(torch.tensor(out["open_clip"]), ours, atol=1e-5, rtol=0)  # threads may differ
     torch.testing.assert_close(torch.tensor(out["transformers"]), theirs, atol=1e-5, rtol=0)
     assert out["left_for"] == []
+    # Left to itself, transformers looks through the history of a repository of pickles and has a bot convert it.
+    assert not [request for request in hub.requests if "/commits/" in request.path]
