@@ -1,14 +1,18 @@
-"""Files that are never seen half-written, what the file system says of a file, and where the caches lie."""
+"""Files that are never seen half-written, what is in them and on their disk, and where the caches lie."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import platformdirs
+
+from clipib.errors import UserError
 
 
 class Stamp(NamedTuple):
@@ -53,3 +57,44 @@ def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
+    """Make sure that what is about to be written has room.
+
+    Raises:
+        UserError: when the disk below `folder` has too little free space.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"'{place}' is a file where a folder is wanted, for {what}.", hint="Name another folder.")
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise UserError(
+            f"The disk of '{place}' has {size_text(free)} free; {what} needs about {size_text(needed_bytes)}.",
+            hint="Free some space, or name another folder.",
+        )
+
+
+def size_text(n_bytes: float) -> str:
+    """A size for people.
+
+    Example:
+        >>> size_text(1_234), size_text(5_600_000), size_text(7.8e9)
+        ('1 kB', '5.6 MB', '7.8 GB')
+    """
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes / 1e3:.0f} kB"
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -59,6 +59,16 @@ def clipib(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def hub(monkeypatch):
+    """A hub on loopback that serves what the test adds; see hub.py."""
+    from hub import Hub
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Hub() as hub:
+        yield hub
+
+
+@pytest.fixture
 def photo_folder(tmp_path) -> Path:
     """Class folders of small pictures: PATH/{train,test}/{red square,blue_dot}/N.png."""
     import numpy as np

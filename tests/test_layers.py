@@ -13,6 +13,7 @@ LAYERS = [
     {"training", "embeddings"},
     {"models", "data", "losses"},
     {"scoring", "information", "metrics"},
+    {"hub"},
     {"registry", "progress", "files"},
     {"errors"},
 ]

@@ -12,9 +12,9 @@ from clipib.cli.output import make_progress, print_records
 
 EXAMPLES = """Examples:
 
-clipib embed --model runs/a/best --data folder:photos --out runs/embed
+clipib embed --model runs/a/best --data folder:photos --index hnsw --out runs/embed
 
-clipib embed --model ViT-B-32 --data csv:coco/captions.csv --batch-size 32"""
+clipib embed --model ViT-B-32 --data csv:coco/captions.csv --shard 2/4"""
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +28,16 @@ def embed(
     ] = "digitworld",
     model: o.Model = "ViT-B-32",
     pretrained: o.Pretrained = None,
+    index: Annotated[
+        str | None,
+        typer.Option(help="Also write a FAISS index: flat (exact), ivf, hnsw.", rich_help_panel=o.OUTPUT),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="2/4: only the second of four parts; run without it at last, to join them.", rich_help_panel=o.RUNNING
+        ),
+    ] = None,
     name: o.Name = "",
     data_root: o.DataRoot = None,
     image_column: o.ImageColumn = "",

@@ -12,9 +12,9 @@ from clipib.cli.output import make_progress, print_records
 
 EXAMPLES = """Examples:
 
-clipib search "a red car" --model runs/a/best --data folder:photos
+clipib search "a red car" --model runs/a/best --data folder:photos --save sheet.png
 
-clipib search "the red seven" --model runs/demo/after/best --data digitworld --save sheet.png"""
+clipib search "a red car" --embedded runs/embed"""
 
 
 def register(app: typer.Typer) -> None:
@@ -25,10 +25,38 @@ def search(
     ctx: typer.Context,
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
     data: Annotated[
-        str, typer.Option("--data", "-d", help="folder:PATH, csv:PATH, digitworld, a name.", rich_help_panel=o.DATA)
-    ] = "digitworld",
-    model: o.Model = "ViT-B-32",
+        str | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="folder:PATH, csv:PATH, digitworld, a name.",
+            show_default="digitworld",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    embedded: Annotated[
+        Path | None,
+        typer.Option(help="A folder written by embed, in place of --data: no image is read.", rich_help_panel=o.DATA),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="open_clip name (also NAME/TAG), checkpoint folder, or tiny.",
+            show_default="ViT-B-32, or that of --embedded",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     pretrained: o.Pretrained = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            help="flat (exact), ivf or hnsw (fast, their recall is told).",
+            show_default="that of --embedded, or flat",
+            rich_help_panel=o.RUNNING,
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many images.", rich_help_panel=o.OUTPUT)] = 10,
     save: Annotated[
         Path | None, typer.Option(help="Write a contact sheet, .png or .jpg.", rich_help_panel=o.OUTPUT)
@@ -52,7 +80,7 @@ def search(
     verify_cache: o.VerifyCache = False,
     format_: o.Format = "table",
 ) -> None:
-    """Find the images nearest to a text, exactly, with a FAISS index."""
+    """Find the images nearest to a text, exactly or with an approximate FAISS index."""
     progress = make_progress()
     from clipib.tasks.search import search as run
 

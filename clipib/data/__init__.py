@@ -8,5 +8,7 @@ SPLITS = ("train", "val", "test")
 DATA_KINDS = {
     "folder": "clipib.data.folder:load_folder",
     "csv": "clipib.data.table:load_table",
+    "wds": "clipib.data.wds:load_wds",
+    "hf": "clipib.data.hf:load_hf",
     "digitworld": "clipib.data.digitworld.source:load_digitworld",
 }

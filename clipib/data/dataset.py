@@ -21,8 +21,11 @@ class Dataset:
 
     name, split: as they stand in the results.
     images: N of them.
-    labels: (N,) class indices, or None. classnames: K names; templates: prompts with `{c}`.
+    labels: (N,) class indices, (N, K) zeros and ones where an image may belong to several classes, or None.
+    classnames: K names; templates: prompts with `{c}`.
     captions: M texts; image_of_caption: (M,) the image that each describes. Both None where there are none.
+    groups: (N,) the group of each image for worst-group metrics, (N, F) codes of which nothing chose one, or None.
+    main_metric: the metric that speaks for the data set, "" where the task's own default does.
     augment: whether training may crop the images at random.
     notes: what was found and assumed while reading, for the user to see.
     limit: the size of the sample that this is of a larger set, or None where it is whole.
@@ -38,6 +41,8 @@ class Dataset:
     templates: tuple[str, ...] = ()
     captions: tuple[str, ...] | None = None
     image_of_caption: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    main_metric: str = ""
     augment: bool = True
     notes: tuple[str, ...] = ()
     limit: int | None = None
@@ -77,6 +82,8 @@ class Dataset:
         digest = hashlib.sha256(b"".join(self.keys))
         if self.labels is not None:
             digest.update(np.asarray(self.labels, dtype="<i8").tobytes())
+        if self.groups is not None:
+            digest.update(np.asarray(self.groups, dtype="<i8").tobytes())
         if self.captions is not None:
             digest.update(np.asarray(self.image_of_caption, dtype="<i8").tobytes())
             digest.update(b"".join(content_key(c.encode()) for c in self.captions))
@@ -90,6 +97,8 @@ class Dataset:
             taken.__dict__["keys"] = [self.keys[i] for i in indices]
         if self.labels is not None:
             taken = taken.changed(labels=self.labels[indices])
+        if self.groups is not None:
+            taken = taken.changed(groups=self.groups[indices])
         if self.captions is not None:
             place = np.full(len(self), -1)
             place[indices] = np.arange(len(indices))
@@ -127,7 +136,7 @@ class Dataset:
         if n >= len(self):
             return self
         order = np.random.default_rng(seed).permutation(len(self))
-        if self.labels is not None:
+        if self.labels is not None and self.labels.ndim == 1:
             turn = np.empty(len(self), dtype=np.int64)  # how many of its class were drawn before each image
             seen = np.zeros(int(self.labels.max()) + 1, dtype=np.int64)
             for i in order:

@@ -20,7 +20,7 @@ SPLIT_FOLDERS = {
 
 
 def load_folder(path: str | Path, *, split: str, name: str = "") -> Dataset:
-    """Read a folder of images.
+    """Read a folder of images, every class of which must hold some.
 
     A folder that holds train, val or test folders gives the one asked for; a folder of class folders gives labels; a
     folder of plain images gives images alone. `classnames.txt` and `templates.txt` beside the class folders (or
@@ -33,29 +33,59 @@ def load_folder(path: str | Path, *, split: str, name: str = "") -> Dataset:
     Raises:
         UserError: when there is no such folder, an empty class, or no image.
     """
+    dataset = read_folder(path, split=split, name=name)
+    if empty := empty_classes(dataset):
+        root = dataset.images.root
+        shown = ", ".join(f"'{c}'" for c in empty[:5]) + (", ..." if len(empty) > 5 else "")
+        hint = "Remove the empty folders, or put images there; known are " + " ".join(EXTENSIONS[:5]) + " and others."
+        raise UserError(
+            f"{len(empty)} of {len(dataset.classnames)} class folders in '{root}' hold no image: {shown}.", hint=hint
+        )
+    return dataset
+
+
+def read_folder(path: str | Path, *, split: str, name: str = "") -> Dataset:
+    """A folder of images as it lies there, as `load_folder` reads it; classes without images are kept.
+
+    Raises:
+        UserError: when there is no such folder or no image.
+    """
     root = _existing_folder(path)
     base, root, found_split = root, *_split_folder(root, split)
     classes = _subfolders(root)
     name = name or "/".join(root.resolve().parts[-2:]).strip("/")
+    files = [_image_files(root, root / c) for c in classes] if classes else [_image_files(root, root)]
+    paths = [f for of_class in files for f in of_class]
+    if not paths:
+        raise UserError(_nothing_found(root), hint="Expected PATH/CLASS/image.jpg or PATH/image.jpg.")
     if not classes:
-        files = _image_files(root, root)
-        if not files:
-            raise UserError(_nothing_found(root), hint="Expected PATH/CLASS/image.jpg or PATH/image.jpg.")
-        return Dataset(name, found_split, FileImages(root, files), notes=(f"{len(files):,} images without classes",))
-    by_class = {c: _image_files(root, root / c) for c in classes}
-    if empty := [c for c, files in by_class.items() if not files]:
-        shown = ", ".join(f"'{c}'" for c in empty[:5]) + (", ..." if len(empty) > 5 else "")
-        hint = "Remove the empty folders, or put images there; known are " + " ".join(EXTENSIONS[:5]) + " and others."
-        raise UserError(f"{len(empty)} of {len(classes)} class folders in '{root}' hold no image: {shown}.", hint=hint)
-    files = [f for c in classes for f in by_class[c]]
+        return Dataset(name, found_split, FileImages(root, paths), notes=(f"{len(paths):,} images without classes",))
     loose = sum(p.suffix.lower() in EXTENSIONS for p in root.iterdir() if p.is_file())
     notes = (f"{loose:,} images beside the class folders are ignored",) if loose else ()
-    labels = np.repeat(np.arange(len(classes)), [len(by_class[c]) for c in classes])
+    labels = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in files])
     classnames = _beside(root, base, "classnames.txt", read_classnames) or tuple(c.replace("_", " ") for c in classes)
     if len(classnames) != len(classes):
         raise UserError(f"classnames.txt has {len(classnames)} names, '{root}' has {len(classes)} class folders.")
     templates = _beside(root, base, "templates.txt", read_templates) or DEFAULT_TEMPLATES
-    return Dataset(name, found_split, FileImages(root, files), labels, classnames, templates, notes=notes)
+    return Dataset(name, found_split, FileImages(root, paths), labels, classnames, templates, notes=notes)
+
+
+def empty_classes(dataset: Dataset) -> list[str]:
+    """Names of the classes that no image bears."""
+    if dataset.labels is None:
+        return []
+    seen = np.bincount(dataset.labels, minlength=len(dataset.classnames))
+    return [dataset.classnames[k] for k in np.flatnonzero(seen == 0)]
+
+
+def folder_splits(path: str | Path) -> tuple[str, ...]:
+    """The splits that a folder has folders for; its own, or "", where it has none.
+
+    Raises:
+        UserError: when there is no such folder.
+    """
+    root = _existing_folder(path)
+    return tuple(_split_folders(root)) or (_split_folder(root, "")[1],)
 
 
 def _existing_folder(path: str | Path) -> Path:
@@ -72,12 +102,18 @@ def _existing_folder(path: str | Path) -> Path:
     raise UserError(f"There is no folder '{path}'{shown}.", hint="Check the path after folder:.")
 
 
-def _split_folder(root: Path, split: str) -> tuple[Path, str]:
-    """The folder of the split and its name; `root` itself where it has no split folders."""
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folders of the splits by name; none where `root` is not cut into splits."""
     present = {s: root / f for s in SPLITS for f in SPLIT_FOLDERS[s] if (root / f).is_dir()}
     only_splits = set(_subfolders(root)) == {p.name for p in present.values()}
     if not only_splits and not any(_subfolders(p) for p in present.values()):
-        present = {}  # classes that happen to be called train or test
+        return {}  # classes that happen to be called train or test
+    return present
+
+
+def _split_folder(root: Path, split: str) -> tuple[Path, str]:
+    """The folder of the split and its name; `root` itself where it has no split folders."""
+    present = _split_folders(root)
     if not present:
         own = next((s for s in SPLITS if root.resolve().name.lower() in SPLIT_FOLDERS[s]), "")
         return root, own

@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from clipib.data import DATA_KINDS
-from clipib.data.catalog import CATALOG, Entry
+from clipib.data.catalog import CATALOG
 from clipib.data.dataset import Dataset
-from clipib.data.folder import load_folder
-from clipib.data.specs import Spec, parse_specs
-from clipib.data.table import load_table
+from clipib.data.entries import load_entry
+from clipib.data.fetch import Wanted, data_home, fetch, fetch_url, read_lock
+from clipib.data.specs import Spec, is_url, parse_specs, repository_of
 from clipib.errors import UserError, try_all
+from clipib.progress import SILENT, Progress
 from clipib.registry import resolve
 
-ELSEWHERE = "Without it: digitworld, folder:PATH or csv:PATH in its place, or `clipib demo`."
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+ELSEWHERE = "Without network: digitworld, folder:PATH or csv:PATH in its place, or `clipib demo`."
 
 
 def load_datasets(
-    texts: str | list[str],
+    texts: str | list[str] | list[Spec],
     *,
     role: str = "test",
     need: str = "",
     data_root: str | Path | None = None,
     name: str = "",
     columns: Mapping[str, str] | None = None,
+    progress: Progress = SILENT,
 ) -> list[Dataset]:
-    """Load every data set that the arguments name.
+    """Load every data set that the arguments name; what is to be fetched is listed, and then fetched, together.
 
     Args:
-        texts: specifications, or comma lists of them.
+        texts: specifications, or comma lists of them, or what `parse_specs` made of them.
         role: the split to take where none is written: "train", "val" or "test".
         need: "label" or "caption" where the task cannot do without.
-        data_root: folder of local copies by name, for catalogue entries; left out, the variable CLIPIB_DATA.
+        data_root: folder of local copies by name; left out, the variable CLIPIB_DATA, else a folder in the cache.
         name: the name in the results, for a single data set.
         columns: `image_column`, `caption_column`, `label_column`, `separator` of tables.
 
     Raises:
         UserError: for anything that is missing or does not fit, before any image is decoded.
     """
-    specs = parse_specs(texts)
+    specs = [texts] if isinstance(texts, str) else list(texts)
+    specs = specs if specs and isinstance(specs[0], Spec) else parse_specs(specs, need)
     if name and len(specs) > 1:
         raise UserError(f"--name '{name}' is for a single data set, but {len(specs)} are named.")
-    loads = [partial(_load, spec, role, need, data_root, name, dict(columns or {})) for spec in specs]
-    datasets = [d for found in try_all(loads) for d in found]
+    root = data_home(data_root)
+    reads = [partial(_load, spec, role, need, root, name, dict(columns or {}), progress) for spec in specs]
+    remote = try_all(partial(wanted_of, spec, role, root) for spec in specs)
+    there = [read for read, wanted in zip(reads, remote, strict=True) if not wanted]
+    bring = partial(_bring, [w for w in remote if w], root, progress)
+    _, *local = try_all([bring, *there])  # all that is missing is told at once
+    local = iter(local)
+    found = try_all(read if wanted else partial(next, local) for read, wanted in zip(reads, remote, strict=True))
+    datasets = [d for group in found for d in group]
     doubled = [n for n, count in Counter((d.name, d.split) for d in datasets).items() if count > 1]
     if doubled:
         shown = ", ".join("/".join(filter(None, d)) for d in doubled)
@@ -75,10 +82,36 @@ def one_spec(text: str) -> str:
     return text
 
 
-def _load(spec: Spec, role: str, need: str, data_root, name: str, columns: dict[str, str]) -> list[Dataset]:
+def wanted_of(spec: Spec, role: str, root: Path) -> Wanted | None:
+    """The files of the hub that a specification stands on, or None for what lies here or is made here."""
     split = spec.split or role
     if spec.kind == "name":
-        return [_load_entry(spec.argument, split, need, data_root)]
+        entry = CATALOG[spec.argument]
+        own_copy = (root / spec.argument).is_dir() and spec.argument not in read_lock(root)
+        if own_copy:
+            return None
+        if entry.not_runnable:
+            raise UserError(f"'{spec.argument}' cannot be read: {entry.not_runnable}")
+        return Wanted(spec.argument, entry.hub, entry.revision, split)
+    if spec.kind == "wds" and (found := repository_of(spec.argument)):
+        repo, revision = found
+        return Wanted(repo.replace("/", "--"), repo, revision, split)
+    return None
+
+
+def _bring(wanted: list[Wanted], root: Path, progress: Progress) -> None:
+    try:
+        fetch(wanted, root, progress=progress)
+    except UserError as error:
+        raise UserError(error.message, hint=f"{error.hint}\n{ELSEWHERE}") from error
+
+
+def _load(
+    spec: Spec, role: str, need: str, root: Path, name: str, columns: dict[str, str], progress: Progress
+) -> list[Dataset]:
+    split = spec.split or role
+    if spec.kind == "name":
+        return [load_entry(spec.argument, split, need, root)]
     load = resolve("data kind", DATA_KINDS, spec.kind)
     if spec.kind == "digitworld":
         from clipib.data.digitworld.source import LABEL_VIEWS
@@ -87,69 +120,27 @@ def _load(spec: Spec, role: str, need: str, data_root, name: str, columns: dict[
         return [load(view, split=split, options=spec.options, name=name) for view in views]
     if spec.kind == "csv":
         return [load(spec.argument, split=split, name=name, need=need, **columns)]
+    if spec.kind == "hf":
+        columns.pop("separator", "")
+        options = {"config": spec.options.get("config", ""), "stream": "stream" in spec.options}
+        return [load(spec.argument, split=split, name=name, need=need, **options, **columns)]
+    if spec.kind == "wds":
+        place, found = spec.argument, repository_of(spec.argument)
+        if found:
+            place, name = root / found[0].replace("/", "--"), name or found[0]
+        elif is_url(spec.argument):
+            folder = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.argument.partition("://")[2]).strip("-")
+            fetch_url(spec.argument, split, folder, root, progress=progress)
+            place, name = root / folder, name or folder
+        return [load(place, split=split, name=name, need=need)]
     return [load(spec.argument, split=split, name=name)]
 
 
-def _load_entry(key: str, split: str, need: str, data_root: str | Path | None) -> Dataset:
-    """A catalogue entry from its local copy: class folders, or a table of captions."""
-    entry = CATALOG[key]
-    root = data_root or os.environ.get("CLIPIB_DATA")
-    layout = "SPLIT/CLASS/image.jpg" if entry.task == "classification" else "SPLIT.csv with columns image, caption"
-    if not root:
-        raise UserError(
-            f"'{key}' is read from a local copy, and no folder of local copies is named.",
-            hint=f"Put it at DIR/{key}/{layout} and add --data-root DIR.\n{ELSEWHERE}",
-        )
-    home = Path(root).expanduser() / key
-    if not home.is_dir():
-        hint = f"Expected there: {key}/{layout}.\n{ELSEWHERE}"
-        raise UserError(f"'{key}' is not in '{root}': there is no folder '{home}'.", hint=hint)
-    tables = [home / f"{stem}{s}" for stem in (split, "captions", "index") for s in TABLE_SUFFIXES]
-    table = next((t for t in tables if t.is_file()), None)
-    if table:
-        dataset = load_table(table, split=split, name=key, need=need)
-        if table.stem == split:
-            dataset = replace(dataset, split=split)
-    elif entry.task == "classification":
-        dataset = load_folder(home, split=split, name=key)
-    else:
-        raise UserError(f"'{home}' holds no table of captions for '{split}'.", hint=f"Expected: {key}/{layout}.")
-    if dataset.split != split:  # else training might be given what is the test set
-        raise UserError(
-            f"Nothing says that '{table or home}' is the {split} part of '{key}'.",
-            hint=f"Expected: {key}/{layout}; a table of all parts has a column split.",
-        )
-    return _as_entry(dataset, key, entry)
-
-
-def _as_entry(dataset: Dataset, key: str, entry: Entry) -> Dataset:
-    """Give a reading the entry's class names and templates, and hold it against the entry's counts."""
-    if entry.classnames:
-        index = {n.lower(): i for i, n in enumerate(entry.classnames)}
-        places = [index.get(c.lower(), int(c) if c.isdecimal() else -1) for c in dataset.classnames]
-        if sorted(places) != list(range(len(entry.classnames))):
-            expected = ", ".join(entry.classnames[:4])
-            raise UserError(
-                f"The {len(dataset.classnames)} classes of '{key}' as read ({', '.join(dataset.classnames[:4])}, ...) "
-                f"are not its {len(entry.classnames)} classes ({expected}, ...).",
-                hint="Class folders bear the class names, or their indices from 0.",
-            )
-        labels = np.array(places)[dataset.labels]
-        dataset = replace(dataset, labels=labels, classnames=entry.classnames, templates=entry.templates)
-    for what, found, counts in (
-        ("images", len(dataset), entry.counts),
-        ("captions", len(dataset.captions or ()), entry.captions),
-    ):
-        expected = counts.get(dataset.split)
-        if expected is not None and found != expected:
-            raise UserError(
-                f"'{key}' ({dataset.split}) has {found:,} {what} as read, {expected:,} are expected.",
-                hint="A part is missing or doubled. To evaluate it as it is, name the path: folder:PATH or csv:PATH.",
-            )
-    return dataset
-
-
 def _checked(dataset: Dataset, need: str) -> Dataset:
+    if dataset.groups is not None and dataset.groups.ndim == 2:
+        one = dataset.groups.shape[1] == 1
+        note = "groups by its metadata" if one else f"{dataset.groups.shape[1]} columns of metadata are not used"
+        dataset = replace(dataset, groups=dataset.groups[:, 0] if one else None, notes=(*dataset.notes, note))
     if need == "label" and dataset.labels is None:
         raise UserError(
             f"'{dataset.name}' has no labels, which classification needs.", hint="Use retrieve for captions."

@@ -46,6 +46,7 @@ COLUMN_NAMES = {
     ],
     "label": ["label", "class", "classname", "class_name", "label_name", "category", "target"],
     "split": ["split", "subset", "fold", "partition"],
+    "group": ["group", "group_name"],
 }
 SEPARATORS = ",\t;|"
 
@@ -94,9 +95,13 @@ def load_table(
     labels, classnames = None, ()
     if chosen["label"]:
         labels, classnames = _labels([columns[chosen["label"]][r] for r in rows], image_of_row, images.ids, file)
+    groups = None
+    if chosen["label"] and chosen["group"]:
+        groups, names = _labels([columns[chosen["group"]][r] for r in rows], image_of_row, images.ids, file)
+        notes.append(f"{len(names)} groups: " + ", ".join(names[:8]))
     captions, image_of_caption = None, None
     if chosen["caption"]:
-        captions, image_of_caption = _captions([columns[chosen["caption"]][r] for r in rows], image_of_row, file)
+        captions, image_of_caption = caption_pairs([columns[chosen["caption"]][r] for r in rows], image_of_row, file)
         without = sorted(set(range(len(images.ids))) - set(image_of_caption.tolist()))
         if without:
             message = f"{len(without)} of {len(images.ids)} images in '{path}' have no caption; the first is"
@@ -111,8 +116,28 @@ def load_table(
         templates=DEFAULT_TEMPLATES if classnames else (),
         captions=captions,
         image_of_caption=image_of_caption,
+        groups=groups,
         notes=tuple(notes),
     )
+
+
+def table_splits(path: str | Path, *, separator: str = "") -> tuple[str, ...]:
+    """The splits that a table's split column names; "" alone where it has no such column.
+
+    Raises:
+        UserError: for a missing or unreadable file, or a column that names no known split.
+    """
+    file = Path(path).expanduser()
+    columns, _ = _read_columns(file, separator)
+    column = _find_column("split", columns, "", file)
+    if not column:
+        return ("",)
+    values = {str(v).strip().lower() for v in columns[column]}
+    found = tuple(s for s, words in SPLIT_FOLDERS.items() if values & set(words))
+    if not found:
+        shown = ", ".join(sorted(values)[:6])
+        raise UserError(f"'{file}' has no rows of a known split; its column '{column}' holds {shown}.")
+    return found
 
 
 def _read_columns(file: Path, separator: str) -> tuple[dict[str, list[Any]], str]:
@@ -291,14 +316,22 @@ def _labels(
     return labels, tuple(c.replace("_", " ") for c in distinct)
 
 
-def _captions(cells: list[Any], image_of_row: list[int], file: Path) -> tuple[tuple[str, ...], np.ndarray]:
+def caption_pairs(cells: list[Any], image_of_row: list[int], source: object) -> tuple[tuple[str, ...], np.ndarray]:
+    """The captions of all rows, those of one image side by side, and the image of each.
+
+    Args:
+        cells: a text, a list of texts, or a list written as text; blank ones are left out.
+
+    Raises:
+        UserError: for a cell that is no text.
+    """
     pairs = []
     for row, (cell, image) in enumerate(zip(cells, image_of_row, strict=True), start=1):
         for text in _texts(cell):
             if not isinstance(text, str | int | float) or isinstance(text, bool):
-                raise UserError(f"Row {row} of '{file}' has a caption that is no text: {text!r:.60}.")
+                raise UserError(f"Row {row} of '{source}' has a caption that is no text: {text!r:.60}.")
             pairs.append((str(text).strip(), image))
-    pairs.sort(key=lambda pair: pair[1])  # captions of one image side by side, in the order of the table
+    pairs.sort(key=lambda pair: pair[1])  # in the order of the table
     return tuple(text for text, _ in pairs), np.array([image for _, image in pairs], dtype=np.int64)
 
 
@@ -313,4 +346,6 @@ def _texts(cell: Any) -> list[Any]:
             if isinstance(parsed, list) and all(isinstance(t, str) for t in parsed):
                 cell = parsed
                 break
+    if isinstance(cell, list) and any(isinstance(t, list) for t in cell):
+        return [t for part in cell for t in _texts(part)]
     return [t for t in (cell if isinstance(cell, list) else [cell]) if not _is_missing(t)]

@@ -1,4 +1,4 @@
-"""Zero-shot classification from a matrix of logits: accuracies, per-class recall, ties."""
+"""Zero-shot classification from a matrix of logits: accuracies, per-class recall, macro F1, worst group, ties."""
 
 from __future__ import annotations
 
@@ -77,3 +77,81 @@ def mean_per_class_recall(predicted: np.ndarray, targets: np.ndarray) -> float:
     n_hits = np.bincount(targets[predicted == targets], minlength=len(n_images))
     present = n_images > 0
     return float((n_hits[present] / n_images[present]).mean())
+
+
+def macro_f1(predicted: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over the classes that occur among the targets of F1, the harmonic mean of precision and recall.
+
+        F1_c = 2 TP_c / (2 TP_c + FP_c + FN_c)
+
+    A class that is predicted but never a target has no F1 of its own and lowers those of others, as in WILDS, whose
+    number DataComp takes for iWildCam. It is scikit-learn's `f1_score(targets, predicted, average="macro",
+    labels=np.unique(targets))`; without `labels` scikit-learn counts such a class as one more 0.
+
+    Args:
+        predicted, targets: (N,) class indices from 0, N at least 1.
+
+    Returns:
+        The mean, in [0, 1].
+
+    Raises:
+        ValueError: when shapes differ or there is nothing to count.
+
+    Reference:
+        Koh et al., 2021, WILDS, arXiv 2012.07421, section 4.1.1 (iWildCam).
+
+    Example:
+        >>> macro_f1(np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1]))
+        0.8333333333333333
+    """
+    _check_pairs(predicted, targets)
+    n_classes = int(max(predicted.max(), targets.max())) + 1
+    hits = np.bincount(targets[predicted == targets], minlength=n_classes)
+    n_targets = np.bincount(targets, minlength=n_classes)
+    n_predicted = np.bincount(predicted, minlength=n_classes)
+    present = n_targets > 0
+    return float((2 * hits[present] / (n_targets + n_predicted)[present]).mean())
+
+
+class WorstGroup(NamedTuple):
+    """accuracy in [0, 1] of the group where it is smallest, that group's index, and how many samples it has."""
+
+    accuracy: float
+    group: int
+    n: int
+
+
+def worst_group_accuracy(target_rank: np.ndarray, groups: np.ndarray, k: int = 1) -> WorstGroup:
+    """The smallest accuracy at k over groups of samples, and the group; the lowest index among equals.
+
+    Groups without a sample do not count. Samples with a negative index belong to no group (FMoW leaves the region
+    "Other" out).
+
+    Args:
+        target_rank: (N,) classes placed before the target, as in `Predictions`.
+        groups: (N,) whole numbers.
+
+    Raises:
+        ValueError: when shapes differ or no sample belongs to a group.
+
+    Reference:
+        Koh et al., 2021, WILDS, arXiv 2012.07421. DataComp takes k = 1 for FMoW and GeoDE and k = 5 for
+        Dollar Street.
+
+    Example:
+        >>> worst_group_accuracy(np.array([0, 3, 0, 0, 1]), np.array([0, 0, 2, 2, -1]))
+        WorstGroup(accuracy=0.5, group=0, n=2)
+    """
+    _check_pairs(target_rank, groups)
+    member = groups >= 0
+    if not member.any():
+        raise ValueError("expected at least one sample in a group, got none")
+    present, place, counts = np.unique(groups[member], return_inverse=True, return_counts=True)
+    accuracies = np.bincount(place, weights=target_rank[member] < k) / counts
+    worst = int(accuracies.argmin())
+    return WorstGroup(float(accuracies[worst]), int(present[worst]), int(counts[worst]))
+
+
+def _check_pairs(first: np.ndarray, second: np.ndarray) -> None:
+    if first.ndim != 1 or first.shape != second.shape or not len(first):
+        raise ValueError(f"expected two arrays (N,) with N >= 1, got {first.shape} and {second.shape}")

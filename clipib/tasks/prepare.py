@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ from clipib.data.dataset import Dataset
 from clipib.data.images import why
 from clipib.data.load import load_datasets
 from clipib.data.manifest import Manifest
+from clipib.data.specs import Spec, parse_specs
 from clipib.embeddings.store import Store
 from clipib.errors import UserError, try_all
+from clipib.files import check_disk
 from clipib.models.checkpoint import Seen, load_seen, short_keys
 from clipib.models.load import pick_device
 from clipib.models.model import PRECISIONS, RANDOM_WEIGHTS, Model
@@ -23,6 +24,7 @@ from clipib.models.sources import DEFAULT_MODEL, Source, find_model
 from clipib.progress import Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.results import Row, slug
+from clipib.tasks.suites import announce_suites, runnable
 
 RESULT_BYTES, FEATURE_BYTES = 1_000, 4_096  # what one item takes on disk, roughly
 
@@ -47,39 +49,44 @@ class RunContext:
 
     def row(self, dataset: Dataset, *, prompts_sha256: str = "", n_bad: int = 0, **values: Any) -> Row:
         """A row of this run; `values` are metric, value, params and the like."""
-        blank = dict.fromkeys(("value", "ci_low", "ci_high", "n", "n_ties"))
-        return Row(
-            **{
-                **blank,
-                "command": self.command,
-                "model": self.model.name,
-                "pretrained": self.model.pretrained,
-                "checkpoint_sha256": self.model.fingerprint,
-                "loss": self.model.loss,
-                "similarity": self.model.similarity,
-                "dataset": dataset.name,
-                "split": dataset.split,
-                "protocol": self.protocol,
-                "metric": "",
-                "params": "",
-                "n_bad": n_bad,
-                "is_main": False,
-                "precision": self.model.precision,
-                "device": self.model.device.type,
-                "seed": self.seed,
-                "data_sha256": dataset.sha256,
-                "prompts_sha256": prompts_sha256,
-                "limit": dataset.limit,
-                **values,
-            }
-        )
+        own = {
+            "dataset": dataset.name,
+            "split": dataset.split,
+            "n_bad": n_bad,
+            "data_sha256": dataset.sha256,
+            "prompts_sha256": prompts_sha256,
+            "limit": dataset.limit,
+        }
+        return Row(**{**self.blank(), **own, **values})
+
+    def blank(self) -> dict[str, Any]:
+        """What a row of this run holds beside its data set and its metric."""
+        return {
+            **dict.fromkeys(("value", "ci_low", "ci_high", "n", "n_ties", "limit")),
+            "command": self.command,
+            "model": self.model.name,
+            "pretrained": self.model.pretrained,
+            "checkpoint_sha256": self.model.fingerprint,
+            "loss": self.model.loss,
+            "similarity": self.model.similarity,
+            "protocol": self.protocol,
+            "metric": "",
+            "params": "",
+            "n_bad": 0,
+            "is_main": False,
+            "precision": self.model.precision,
+            "device": self.model.device.type,
+            "seed": self.seed,
+            "prompts_sha256": "",
+        }
 
 
 class Planned(NamedTuple):
-    """A checked evaluation: where the model comes from, and what it is to be evaluated on."""
+    """A checked evaluation: where the model comes from, what it is to be evaluated on, and how that was named."""
 
     source: Source
     datasets: list[Dataset]
+    specs: list[Spec]
 
 
 def plan_evaluation(
@@ -113,10 +120,14 @@ def plan_evaluation(
     """
     check_name("precision", precision, PRECISIONS)
     pick_device(device)
+    specs = parse_specs(datasets, need)
+    announce_suites(specs, progress)
     source, loaded = try_all(
         (
             lambda: find_model(model, pretrained),
-            lambda: load_datasets(datasets, need=need, data_root=data_root, name=name, columns=columns),
+            lambda: load_datasets(
+                runnable(specs), need=need, data_root=data_root, name=name, columns=columns, progress=progress
+            ),
         )
     )
     files = Counter(slug(d.name) for d in {d.name: d for d in loaded}.values())
@@ -149,7 +160,7 @@ def plan_evaluation(
         for dataset in loaded:
             _ = dataset.keys  # hashed once, and kept
         say_verified(manifest, progress)
-    return Planned(source, loaded)
+    return Planned(source, loaded, specs)
 
 
 def say_verified(manifest: Manifest, progress: Progress) -> None:
@@ -226,29 +237,3 @@ def check_first_image(dataset: Dataset) -> None:
     except OSError as error:
         name = dataset.images.ids[0]
         raise UserError(f"The first image of '{dataset.name}', '{name}', cannot be read: {why(error)}.") from error
-
-
-def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
-    """Make sure that what is about to be written has room.
-
-    Raises:
-        UserError: when the disk below `folder` has too little free space.
-    """
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise UserError(f"'{place}' is a file where a folder is wanted, for {what}.", hint="Name another folder.")
-    free = shutil.disk_usage(place).free
-    if free < needed_bytes:
-        raise UserError(
-            f"The disk of '{place}' has {_size(free)} free; {what} needs about {_size(needed_bytes)}.",
-            hint="Free some space, or name another folder.",
-        )
-
-
-def _size(n_bytes: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if n_bytes >= scale:
-            return f"{n_bytes / scale:.1f} {unit}"
-    return f"{n_bytes / 1e3:.0f} kB"

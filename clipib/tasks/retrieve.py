@@ -20,6 +20,7 @@ from clipib.scoring.tiles import Ranks, retrieval_ranks
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
+from clipib.tasks.suites import average_rows
 
 PROTOCOL = "strict"
 TRUTH_LIMIT = 4_000  # images up to which the recall of the true PMI is computed beside the model's
@@ -70,7 +71,7 @@ def retrieve(
     if not recall_k or min(recall_k) < 1:
         raise UserError(f"Recall at {recall_k} is not defined.", hint="Give whole numbers from 1: --recall-k 1,5,10.")
     recall_k = tuple(dict.fromkeys(recall_k))
-    source, planned = plan_evaluation(
+    source, planned, specs = plan_evaluation(
         "retrieve",
         model,
         datasets,
@@ -127,6 +128,9 @@ def retrieve(
             found = _rows(run, dataset, read, ranks, recall_k, len(images.bad), overlap)
             folder.add(found, _samples(read, ranks))
             rows += found
+        if averages := average_rows(run, specs, rows, progress):
+            folder.add(averages)
+            rows += averages
     say_encoded(images_encoded, texts_encoded, progress)
     return Outcome(rows, out, images_encoded, texts_encoded)
 

@@ -1,21 +1,29 @@
-"""Find the images of a data set that are nearest to a text."""
+"""Find the images that are nearest to a text: those of a data set, or of what `embed` wrote."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from clipib.data.images import Images
+from clipib.data.dataset import Dataset
+from clipib.data.images import Images, content_key
 from clipib.data.load import one_spec
-from clipib.embeddings.encode import embed_images, embed_texts
-from clipib.embeddings.index import GPU_MAX_K, build_index, search_index
+from clipib.embeddings.encode import embed_images, embed_texts, text_space
+from clipib.embeddings.folder import read_embedded
+from clipib.embeddings.index import KINDS
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
-from clipib.models.load import load_model
-from clipib.progress import SILENT, Progress
-from clipib.tasks.prepare import plan_evaluation
+from clipib.models.load import load_model, pick_device
+from clipib.models.model import PRECISIONS, Model
+from clipib.models.sources import DEFAULT_MODEL
+from clipib.progress import SILENT, Progress, counted
+from clipib.registry import check_name
+from clipib.tasks.embedded import check_unchanged, content_of, first_texts, pictures_of, source_of
+from clipib.tasks.neighbours import Searched, find_nearest
+from clipib.tasks.prepare import describe_model, plan_evaluation
 
 THUMBNAIL, MARGIN, LABEL = 160, 8, 16  # px
 ACROSS = 5
@@ -32,10 +40,12 @@ class Hit(NamedTuple):
 
 def search(
     query: str,
-    model: str = "ViT-B-32",
-    data: str = "digitworld",
+    model: str | None = None,
+    data: str | None = None,
     *,
     pretrained: str | None = None,
+    embedded: str | Path | None = None,
+    index: str | None = None,
     top: int = 10,
     save: str | Path | None = None,
     name: str = "",
@@ -54,60 +64,75 @@ def search(
     settings: dict[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> list[Hit]:
-    """The `top` images with the largest cosine to a text, best first; a FAISS flat index, so exact.
+    """The `top` images with the largest cosine to a text, best first.
 
     Args:
+        model: left out, ViT-B-32, or the one that wrote `embedded`.
+        data: left out, digitworld; not with `embedded`.
+        embedded: a folder that `embed` wrote: its features are searched, and no image is read.
+        index: "flat" is exact, "ivf" and "hnsw" are approximate, and their recall against exact search is told. Left
+            out, the index that lies in `embedded`, else flat.
         save: a PNG or JPEG file for a contact sheet of the hits.
 
     Raises:
         UserError: for everything that the user can mend.
     """
-    if not query.strip():
-        raise UserError("The query is empty.", hint='Try: clipib search "a red car" --data folder:PATH.')
-    if top < 1:
-        raise UserError(f"--top {top} is not a number of images.")
-    if save and Path(save).suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"'{save}' is no picture file.", hint="End its name in .png or .jpg.")
+    _check_request(query, top, save, index)
     store = Store(cache_dir)
-    source, (dataset,) = plan_evaluation(
-        "search",
-        model,
-        one_spec(data),
-        pretrained=pretrained,
-        need="",
-        out=Path(save).parent if save else Path(),
-        store=store,
-        name=name,
-        data_root=data_root,
-        columns=columns,
-        device=device,
-        precision=precision,
-        limit=limit,
-        seed=seed,
-        verify_cache=verify_cache,
-        dry_run=dry_run,
-        progress=progress,
-    )
+    if embedded:
+        if data or limit:
+            flag = f"--data {data}" if data else f"--limit {limit}"
+            raise UserError(f"--embedded '{embedded}' brings its own images; {flag} does not go with it.")
+        folder = read_embedded(embedded)
+        source, seed = source_of(folder, model, pretrained, seed)
+        check_name("precision", precision, PRECISIONS)
+        pick_device(device)
+        shown = counted(len(folder.features["images"]), "image")
+        progress.say(f"search: {describe_model(source)}; {shown} of '{folder.about['dataset']}' in {embedded}")
+    else:
+        source, (dataset,), _ = plan_evaluation(
+            "search",
+            model or DEFAULT_MODEL,
+            one_spec(data or "digitworld"),
+            pretrained=pretrained,
+            need="",
+            out=Path(save).parent if save else Path(),
+            store=store,
+            name=name,
+            data_root=data_root,
+            columns=columns,
+            device=device,
+            precision=precision,
+            limit=limit,
+            seed=seed,
+            verify_cache=verify_cache,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    pictures = pictures_of(folder) if embedded and save else None
     if dry_run:
         return []
     progress.say(f"loading {source.name}")
     loaded = load_model(source, device=device, precision=precision, seed=seed)
-    images = embed_images(
-        loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
-    )
-    read = images.dataset
-    text = embed_texts(loaded, [query], store=store, progress=progress)
-    gpu = loaded.device.type == "cuda" and top <= GPU_MAX_K
-    found = search_index(build_index(images.features.numpy(), gpu=gpu), text.features.numpy(), top)
-    first_text = _first_texts(read)
+    if embedded:
+        searched = content_of(folder, loaded)
+    else:
+        images = embed_images(
+            loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
+        )
+        searched, pictures = _of_dataset(images.features.numpy(), images.dataset, loaded, store), images.dataset.images
+    text = embed_texts(loaded, [query], store=store, progress=progress).features.numpy()
+    gpu = loaded.device.type == "cuda"
+    found = find_nearest(searched, text, top, index=index, seed=seed, gpu=gpu, progress=progress)
+    indices = [int(i) for i in found.indices[0]]
     hits = [
-        Hit(rank, float(score), read.images.ids[i], first_text(int(i)))
-        for rank, (score, i) in enumerate(zip(found.scores[0], found.indices[0]), start=1)
+        Hit(rank, float(score), searched.ids[i], searched.first_texts[i])
+        for rank, (score, i) in enumerate(zip(found.scores[0], indices, strict=True), start=1)
     ]
     if save:
-        sheet = contact_sheet(
-            read.images, [int(i) for i in found.indices[0]], [f"{h.rank}  {h.cosine:.3f}" for h in hits]
-        )
+        if embedded:
+            check_unchanged(folder, pictures, indices)
+        sheet = contact_sheet(pictures, indices, [f"{h.rank}  {h.cosine:.3f}" for h in hits])
         Path(save).parent.mkdir(parents=True, exist_ok=True)
         sheet.save(save)
         progress.say(f"contact sheet in {save}")
@@ -131,13 +156,23 @@ def contact_sheet(images: Images, indices: list[int], labels: list[str]) -> Imag
     return sheet
 
 
-def _first_texts(dataset):
-    """image index -> its first caption, its class, or nothing."""
-    if dataset.captions is not None:
-        first = {}
-        for text, image in zip(dataset.captions, dataset.image_of_caption, strict=True):
-            first.setdefault(int(image), text)
-        return lambda i: first.get(i, "")
-    if dataset.labels is not None:
-        return lambda i: dataset.classnames[dataset.labels[i]]
-    return lambda i: ""
+def _check_request(query: str, top: int, save: str | Path | None, index: str | None) -> None:
+    if not query.strip():
+        raise UserError("The query is empty.", hint='Try: clipib search "a red car" --data folder:PATH.')
+    if top < 1:
+        raise UserError(f"--top {top} is not a number of images.")
+    if save and Path(save).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"'{save}' is no picture file.", hint="End its name in .png or .jpg.")
+    if index:
+        check_name("index", index, KINDS)
+
+
+def _of_dataset(features: np.ndarray, dataset: Dataset, model: Model, store: Store) -> Searched:
+    ids, texts = dataset.images.ids, np.empty((0, features.shape[1]), dtype=np.float32)
+    if dataset.captions is None:
+        classes = [dataset.classnames[label] for label in dataset.labels] if dataset.labels is not None else None
+        return Searched(features, ids, classes or [""] * len(ids), texts)
+    space = text_space(model, store)
+    keys = [key for key in (content_key(text.encode()) for text in dataset.captions) if key in space]
+    first = first_texts(len(ids), dataset.captions, dataset.image_of_caption)
+    return Searched(features, ids, first, space.get(keys) if keys else texts)

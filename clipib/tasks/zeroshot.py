@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,16 @@ from clipib.data.prompts import class_prompts, prompts_sha256, read_templates
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
-from clipib.metrics.classification import Predictions, accuracy_at_k, join_predictions, mean_per_class_recall, predict
+from clipib.metrics.classification import (
+    Predictions,
+    accuracy_at_k,
+    join_predictions,
+    macro_f1,
+    mean_per_class_recall,
+    predict,
+    worst_group_accuracy,
+)
+from clipib.metrics.multilabel import mean_average_precision
 from clipib.metrics.statistics import wilson_interval
 from clipib.models.load import load_model
 from clipib.models.model import Model
@@ -21,6 +30,7 @@ from clipib.progress import SILENT, Progress
 from clipib.tasks.known_truth import bayes_ceiling, is_grey
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
+from clipib.tasks.suites import average_rows
 
 PROTOCOL = "strict"
 BLOCK = 4096  # images classified at once
@@ -68,7 +78,9 @@ def zeroshot(
         settings: what `results.json` records; left out, the arguments of this call.
 
     Returns:
-        Rows `acc1`, `acc5` (from 5 classes up) and `mean_per_class_recall` per data set, in [0, 1].
+        Rows `acc1`, `acc5` (from 5 classes up) and `mean_per_class_recall` per data set, in [0, 1];
+        `mean_average_precision` where an image may belong to several classes; `macro_f1` and `worst_group_acc1` where
+        the data set's protocol asks for them. `is_main` marks the metric that speaks for the data set.
 
     Raises:
         UserError: for everything that the user can mend.
@@ -76,7 +88,7 @@ def zeroshot(
     settings = settings or settings_of(locals())
     out, store = Path(out), Store(cache_dir)
     own_templates = read_templates(templates) if templates else None
-    source, planned = plan_evaluation(
+    source, planned, specs = plan_evaluation(
         "zeroshot",
         model,
         datasets,
@@ -108,9 +120,7 @@ def zeroshot(
         run = RunContext("zeroshot", loaded_model, PROTOCOL, seed)
         for dataset, overlap in zip(planned, overlaps, strict=True):
             prompts = prompts_sha256(dataset.classnames, dataset.templates)
-            asked = ["acc1", "mean_per_class_recall"]
-            asked += ["acc5"] * (len(dataset.classnames) >= 5) + ["acc1_bayes"] * (dataset.world is not None)
-            if kept := folder.kept(run.row(dataset, prompts_sha256=prompts), asked, max_bad=max_bad):
+            if kept := folder.kept(run.row(dataset, prompts_sha256=prompts), _asked(dataset), max_bad=max_bad):
                 progress.say(f"{dataset.name}: kept from an earlier run")
                 rows += kept
                 continue
@@ -131,6 +141,9 @@ def zeroshot(
             found = _rows(run, dataset, read, predictions, prompts, len(images.bad), overlap)
             folder.add(found, _samples(read, predictions))
             rows += found
+        if averages := average_rows(run, specs, rows, progress):
+            folder.add(averages)
+            rows += averages
     say_encoded(images_encoded, texts_encoded, progress)
     return Outcome(rows, out, images_encoded, texts_encoded)
 
@@ -149,10 +162,21 @@ def build_classifier(
     return torch.nn.functional.normalize(per_class.mean(dim=1), dim=-1), texts.n_encoded
 
 
-def classify(features: torch.Tensor, classifier: torch.Tensor, model: Model, labels: np.ndarray) -> Predictions:
+class Scores(NamedTuple):
+    """scores: (N, K) float32 logits, where an image may belong to several classes."""
+
+    scores: np.ndarray
+
+
+def classify(
+    features: torch.Tensor, classifier: torch.Tensor, model: Model, labels: np.ndarray
+) -> Predictions | Scores:
     """Predictions for (N, D) image features by a (K, D) classifier, block by block.
 
     Logits are products in float64 rounded to float32, so that equal classes get equal logits whatever the block.
+
+    Args:
+        labels: (N,) classes, or (N, K) zeros and ones; for the latter the logits themselves are given back.
     """
     with torch.inference_mode():
         scale = float(model.logit_scale)
@@ -161,8 +185,9 @@ def classify(features: torch.Tensor, classifier: torch.Tensor, model: Model, lab
         parts = []
         for start in range(0, len(features), BLOCK):
             logits = (scale * (features[start : start + BLOCK].double() @ weights) + bias).float()
-            parts.append(predict(logits.numpy(), labels[start : start + BLOCK]))
-    return join_predictions(parts)
+            logits = logits.numpy()
+            parts.append(logits if labels.ndim == 2 else predict(logits, labels[start : start + BLOCK]))
+    return Scores(np.concatenate(parts)) if labels.ndim == 2 else join_predictions(parts)
 
 
 def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:
@@ -175,7 +200,7 @@ def _rows(
     run: RunContext,
     dataset: Dataset,
     read: Dataset,
-    predictions: Predictions,
+    predictions: Predictions | Scores,
     prompts: str,
     n_bad: int,
     overlap: dict[str, str],
@@ -203,12 +228,24 @@ def _rows(
         ties = int(predictions.tied[chosen].sum())
         return row(f"acc{k}", value, n, params, interval=wilson_interval(value, n), ties=ties, main=main)
 
+    if isinstance(predictions, Scores):
+        value = mean_average_precision(predictions.scores, read.labels)
+        return [row("mean_average_precision", value, len(read), {}, main=True)]
     everything = np.ones(len(read), dtype=bool)
-    rows = [accuracy(1, everything, {}, main=True)]
+    main = dataset.main_metric or "acc1"
+    rows = [accuracy(1, everything, {}, main=main == "acc1")]
     if len(dataset.classnames) >= 5:
         rows.append(accuracy(5, everything, {}))
+    ties = int(predictions.tied.sum())
     mean = mean_per_class_recall(predictions.predicted, read.labels)
-    rows.append(row("mean_per_class_recall", mean, len(read), {}, ties=int(predictions.tied.sum())))
+    rows.append(row("mean_per_class_recall", mean, len(read), {}, ties=ties, main=main == "mean_per_class_recall"))
+    if main == "macro_f1":
+        rows.append(row("macro_f1", macro_f1(predictions.predicted, read.labels), len(read), {}, ties=ties, main=True))
+    if read.groups is not None:
+        for k in (1, 5) if len(dataset.classnames) >= 5 else (1,):
+            worst = worst_group_accuracy(predictions.target_rank, read.groups, k)
+            metric, group = f"worst_group_acc{k}", {"group": str(worst.group)}
+            rows.append(row(metric, worst.accuracy, worst.n, group, main=main == metric))
     if read.world is not None:
         rows.append(row("acc1_bayes", bayes_ceiling(read), len(read), {}))
         coloured = ~is_grey(read)
@@ -218,8 +255,21 @@ def _rows(
     return rows
 
 
-def _samples(read: Dataset, predictions: Predictions) -> dict[str, Any]:
+def _asked(dataset: Dataset) -> list[str]:
+    """The metrics that `_rows` gives for a data set."""
+    if dataset.labels.ndim == 2:
+        return ["mean_average_precision"]
+    ks = (1, 5) if len(dataset.classnames) >= 5 else (1,)
+    asked = [f"acc{k}" for k in ks] + ["mean_per_class_recall"]
+    asked += ["macro_f1"] * (dataset.main_metric == "macro_f1") + ["acc1_bayes"] * (dataset.world is not None)
+    return asked + [f"worst_group_acc{k}" for k in ks] * (dataset.groups is not None)
+
+
+def _samples(read: Dataset, predictions: Predictions | Scores) -> dict[str, Any]:
     """What paired tests need of every image."""
+    if isinstance(predictions, Scores):
+        own = [np.flatnonzero(row).tolist() for row in read.labels]
+        return {"sample_id": read.images.ids, "targets": own, "scores": [row.tolist() for row in predictions.scores]}
     return {
         "sample_id": read.images.ids,
         "target": read.labels,

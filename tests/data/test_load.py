@@ -75,11 +75,12 @@ def test_two_equal_names_in_one_call_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "text, need, message",
     [
-        ("flickr30k", "caption", "no folder of local copies"),
+        ("flickr30k", "caption", "Offline, and not in"),
         ("digitworld:objects=2", "label", "no class labels"),
         ("digitworld:objects=3", "", "from 1 to 2"),
     ],
 )
-def test_what_is_missing_is_named(text, need, message):
+def test_what_is_missing_is_named(text, need, message, monkeypatch):
+    monkeypatch.setenv("CLIPIB_OFFLINE", "1")
     with pytest.raises(UserError, match=message):
         load_datasets(text, need=need)

@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from clipib.metrics.classification import accuracy_at_k, mean_per_class_recall, predict
+from clipib.metrics.classification import (
+    accuracy_at_k,
+    macro_f1,
+    mean_per_class_recall,
+    predict,
+    worst_group_accuracy,
+)
 
 
 def random_case(n=200, k=7, seed=0):
@@ -46,3 +52,41 @@ def test_confidence_is_the_softmax_of_the_prediction():
 def test_nan_logits_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         predict(np.array([[np.nan, 0.0]], dtype=np.float32), np.array([0]))
+
+
+@pytest.mark.parametrize("n, k", [(200, 7), (63, 30), (1, 3)])
+def test_macro_f1_is_that_of_wilds(n, k):
+    """Its F1 passes `labels=unique(y_true)`; with few samples some classes are only predicted, some never a target."""
+    rng = np.random.default_rng(n)
+    predicted, targets = rng.integers(0, k, n), rng.integers(0, k - 1, n)
+    wilds = f1_score(targets, predicted, average="macro", labels=np.unique(targets))
+    assert macro_f1(predicted, targets) == pytest.approx(wilds, abs=1e-15)
+
+
+def test_a_class_that_is_only_predicted_has_no_f1_of_its_own():
+    predicted, targets = np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1])
+    assert macro_f1(predicted, targets) == pytest.approx((1 + 2 / 3) / 2)
+    assert f1_score(targets, predicted, average="macro") == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_the_worst_group_is_found_by_a_loop_over_groups(k):
+    rng = np.random.default_rng(k)
+    ranks, groups = rng.integers(0, 9, 300), rng.choice([0, 1, 4, 9, -1], 300)
+    loop = {g: np.mean([r < k for r, own in zip(ranks, groups, strict=True) if own == g]) for g in (0, 1, 4, 9)}
+    found = worst_group_accuracy(ranks, groups, k)
+    assert found.accuracy == pytest.approx(min(loop.values())) and loop[found.group] == min(loop.values())
+    assert found.n == (groups == found.group).sum()
+
+
+def test_groups_that_are_as_bad_go_by_index_and_left_out_samples_do_not_count():
+    ranks = np.array([5, 0, 5, 0, 5])
+    assert worst_group_accuracy(ranks, np.array([7, 7, 3, 3, -1])) == (0.5, 3, 2)
+    with pytest.raises(ValueError, match="at least one sample in a group"):
+        worst_group_accuracy(ranks, np.full(5, -1))
+
+
+@pytest.mark.parametrize("function", [macro_f1, worst_group_accuracy])
+def test_shapes_that_do_not_fit_are_refused(function):
+    with pytest.raises(ValueError, match="expected two arrays"):
+        function(np.array([0, 1]), np.array([0]))
