@@ -1,4 +1,4 @@
-"""Files that are never seen half-written, what the file system says of them, and where the caches lie."""
+"""Files that are never seen half-written, what is in them and on their disk, and where the caches lie."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import typer
 from clipib.cli import options as o
 from clipib.cli.output import make_progress, print_records
 from clipib.errors import UserError
+from clipib.files import size_text
 from clipib.progress import counted
 
 UNITS = {"": 1, **{unit: 1000**power for power, unit in enumerate("KMGT", start=1)}}
@@ -107,11 +108,3 @@ def n_bytes(text: str) -> int:
     if not found or (found[3] and not found[2]):
         raise UserError(f"--max-size '{text}' is no size.", hint="Write a number with K, M, G or T: --max-size 50G.")
     return int(float(found[1]) * (BINARY_UNITS if found[3] else UNITS)[found[2]])
-
-
-def size_text(size: int) -> str:
-    """A number of bytes for people, in units of 1000."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size / 1e3:.1f} kB"

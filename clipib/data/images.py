@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -40,8 +41,8 @@ class StampedImages(Images, Protocol):
     """Images that lie in files, or inside of larger ones, so that unchanged ones need not be hashed again.
 
     root: the folder below which `ids` are distinct names. stamps(): (N, 6) int64, of each image the `Stamp` of the
-    file that holds it, then offset and length of its bytes in that file (0 and the size where it is the whole file);
-    a row of -1 where there is no such file.
+    file that holds it (-1 where there is none), then offset and length of its bytes in that file: 0 and the size where
+    it is the whole file.
     """
 
     root: Path
@@ -52,6 +53,18 @@ class StampedImages(Images, Protocol):
 def content_key(content: bytes) -> bytes:
     """(32,) sha256 of the bytes of one image or text."""
     return hashlib.sha256(content).digest()
+
+
+def file_stamps(paths: Sequence[str | Path]) -> np.ndarray:
+    """(n, 4) int64: the `Stamp` of each file, a row of -1 where there is none."""
+
+    def stamp(path: str | Path) -> Sequence[int]:
+        try:
+            return file_stamp(path)
+        except OSError:
+            return (-1,) * 4
+
+    return np.array([stamp(path) for path in paths], dtype=np.int64).reshape(-1, 4)
 
 
 def why(error: OSError) -> str:
@@ -92,19 +105,11 @@ class FileImages:
         return decode_rgb(self.content(index))
 
     def stamps(self) -> np.ndarray:
-        stamps = [_whole_file(os.path.join(self.root, name)) for name in self.ids]
-        return np.array(stamps, dtype=np.int64).reshape(-1, 6)
+        files = file_stamps([os.path.join(self.root, name) for name in self.ids])
+        return np.column_stack([files, np.zeros(len(files), dtype=np.int64), files[:, 0]])
 
     def take(self, indices: np.ndarray) -> FileImages:
         return FileImages(self.root, [self.ids[i] for i in indices])
-
-
-def _whole_file(path: str) -> tuple[int, ...]:
-    try:
-        stamp = file_stamp(path)
-    except OSError:
-        return (-1,) * 6
-    return (*stamp, 0, stamp.size)
 
 
 class BytesImages:

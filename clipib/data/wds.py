@@ -22,10 +22,9 @@ from PIL import Image
 
 from clipib.data import SPLITS
 from clipib.data.dataset import Dataset
-from clipib.data.images import decode_rgb
+from clipib.data.images import decode_rgb, file_stamps
 from clipib.data.prompts import DEFAULT_TEMPLATES
 from clipib.errors import UserError
-from clipib.files import file_stamp
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 LABELS, MANY_LABELS, CAPTIONS = "cls", "npy", "txt"
@@ -55,7 +54,6 @@ class TarImages:
         self.shards = shards
         self.ids = ids
         self.shard, self.start, self.size = (np.asarray(a, dtype=np.int64) for a in (shard, start, size))
-        self.root = shards[0].parent
 
     def content(self, index: int) -> bytes:
         return read_span(self.shards[self.shard[index]], int(self.start[index]), int(self.size[index]))
@@ -63,10 +61,12 @@ class TarImages:
     def open(self, index: int) -> Image.Image:
         return decode_rgb(self.content(index))
 
+    @property
+    def root(self) -> Path:
+        return self.shards[0].parent
+
     def stamps(self) -> np.ndarray:
-        """(N, 6) as `StampedImages` has them."""
-        of_shard = np.array([file_stamp(shard) for shard in self.shards], dtype=np.int64)
-        return np.column_stack([of_shard[self.shard], self.start, self.size])
+        return np.column_stack([file_stamps(self.shards)[self.shard], self.start, self.size])
 
     def take(self, indices: np.ndarray) -> TarImages:
         ids = [self.ids[i] for i in indices]

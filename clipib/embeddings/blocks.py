@@ -57,7 +57,12 @@ def read_block(folder: Path, name: str) -> Block:
         OSError: when it has gone, or cannot be read.
     """
     keys = read_keys(folder, name)
-    features = _load(folder / (name + FEATURES), mmap_mode="r")
+    try:
+        features = _load(folder / (name + FEATURES), mmap_mode="r")
+    except FileNotFoundError as error:
+        if (folder / (name + KEYS)).exists():  # else it was removed in this moment, as a whole
+            raise DamagedBlock(name) from error
+        raise
     plain = features.dtype == np.float32 and features.ndim in (2, 3) and features.flags.c_contiguous
     if not plain or len(features) != len(keys) or _name(keys, features) != name:
         raise DamagedBlock(name)

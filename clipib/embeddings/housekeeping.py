@@ -29,7 +29,7 @@ from clipib.embeddings.blocks import (
     split_keys,
     write_block,
 )
-from clipib.embeddings.store import CLAIMS, MANIFEST, Store
+from clipib.embeddings.store import ABOUT, CLAIMS, Store
 
 DAY, HOUR = 86_400.0, 3_600.0
 HEADER_BYTES = 128  # of the keys file
@@ -116,13 +116,13 @@ def _folders(store: Store) -> list[Path]:
 
 def _describe(folder: Path) -> SpaceInfo:
     try:
-        about = json.loads((folder / MANIFEST).read_text())
+        about = json.loads((folder / ABOUT).read_text())
     except (OSError, ValueError):
         about = {}
     names = block_names(folder)
     rows = sum(max(0, _size(folder / (name + KEYS)) - HEADER_BYTES) // 32 for name in names)
     size = sum(_size(path) for path in folder.glob("*"))
-    last_used = max(_time(folder / file) for file in (MANIFEST, *(name + KEYS for name in names)))
+    last_used = max(_time(folder / file) for file in (ABOUT, *(name + KEYS for name in names)))
     return SpaceInfo(folder.name, about, _item_shape(folder, names), rows, len(names), size, last_used)
 
 
@@ -141,9 +141,6 @@ def _damaged(folder: Path) -> Iterator[str]:
             read_block(folder, name)
         except DamagedBlock:
             yield name
-        except FileNotFoundError:
-            if not (folder / (name + FEATURES)).exists() and (folder / (name + KEYS)).exists():
-                yield name  # keys without features
         except OSError:
             continue
 
@@ -228,8 +225,8 @@ def _merge(folder: Path, names: list[str]) -> int:
 def _remove_if_empty(folder: Path) -> None:
     """Remove a space without blocks, unless someone is writing there."""
     try:
-        if {path.name for path in folder.iterdir()} <= {MANIFEST, CLAIMS}:
-            for name in (CLAIMS, MANIFEST):
+        if {path.name for path in folder.iterdir()} <= {ABOUT, CLAIMS}:
+            for name in (CLAIMS, ABOUT):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
     except FileNotFoundError:

@@ -18,6 +18,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ from clipib.embeddings.blocks import (
 )
 from clipib.files import default_cache_dir, write_aside
 
-MANIFEST, CLAIMS = "space.json", "claims"
+ABOUT, CLAIMS = "space.json", "claims"
 UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
 ROUNDS = 5  # a block that went away while it was looked for may have been merged into another, and that one too
 
@@ -70,9 +71,9 @@ class Store:
 class Space:
     """The features of one way of encoding; all items have one shape, (D,) or (m, D)."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder = folder
-        self.manifest = manifest
+        self.about = about
         self.writable = True
         self.item_shape: tuple[int, ...] | None = None  # known from the first block that is read or written
         self._place: dict[bytes, tuple[str, int]] = {}  # key -> block and row
@@ -86,12 +87,13 @@ class Space:
         Damaged blocks are removed on the way, if the folder can be written; gone ones are looked for in what has
         come since.
         """
-        found = Found(np.zeros(len(keys), dtype=bool), None)
+        found, gone = Found(np.zeros(len(keys), dtype=bool), None), set()
         for _ in range(ROUNDS):
-            self.refresh()
-            found, complete = self._fill(keys, found)
-            if complete:
+            self.refresh(gone)
+            found, failed = self._fill(keys, found)
+            if not failed:
                 break
+            gone |= failed
             self._place.clear()
             self._seen.clear()
         if found.features is not None:
@@ -109,10 +111,10 @@ class Space:
             raise KeyError(f"{int((~has).sum())} of {len(keys)} items are not in {self.folder.name}")
         return features
 
-    def refresh(self) -> None:
+    def refresh(self, passing_over: Set[str] = frozenset()) -> None:
         """Look which blocks have come since the last look."""
         for name in block_names(self.folder):
-            if name in self._seen or name in self.damaged:
+            if name in self._seen or name in self.damaged or name in passing_over:
                 continue
             try:
                 self._index(name, read_keys(self.folder, name))
@@ -149,8 +151,8 @@ class Space:
         self._touched.add(name)
         self._index(name, key_rows)
 
-    def _fill(self, keys: list[bytes], found: Found) -> tuple[Found, bool]:
-        """Copy rows block by block; False where a block let us down, and another look may find its rows elsewhere."""
+    def _fill(self, keys: list[bytes], found: Found) -> tuple[Found, set[str]]:
+        """Copy rows block by block, and tell which blocks failed: another look may find their rows elsewhere."""
         has, features = found
         by_block: dict[str, tuple[list[int], list[int]]] = {}
         for i, key in enumerate(keys):
@@ -158,19 +160,19 @@ class Space:
                 wanted, rows = by_block.setdefault(place[0], ([], []))
                 wanted.append(i)
                 rows.append(place[1])
-        complete = True
+        failed = set()
         for name, (wanted, rows) in by_block.items():
             block = self._read(name)
             own = np.frombuffer(b"".join(keys[i] for i in wanted), dtype=np.uint8).reshape(-1, 32)
             if block is None or max(rows) >= len(block.keys) or not np.array_equal(block.keys[rows], own):
-                complete = False
+                failed.add(name)
                 continue
             self._check_shape(block.features.shape[1:])
             if features is None:
                 features = np.empty((len(keys), *self.item_shape), dtype=np.float32)
             features[wanted] = block.features[rows]
             has[wanted] = True
-        return Found(has, features), complete
+        return Found(has, features), failed
 
     def _read(self, name: str) -> Block | None:
         try:
@@ -196,9 +198,9 @@ class Space:
         for last in (False, False, True):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                manifest = self.folder / MANIFEST
-                if not manifest.exists():
-                    write_aside(manifest, lambda file: file.write(json.dumps(self.manifest, indent=2).encode()))
+                about = self.folder / ABOUT
+                if not about.exists():
+                    write_aside(about, lambda file: file.write(json.dumps(self.about, indent=2).encode()))
                 return write_block(self.folder, key_rows, features)
             except FileNotFoundError:  # `gc` removed the empty folder under us
                 if last:
@@ -231,6 +233,6 @@ class Space:
         if name in self._touched:
             return
         self._touched.add(name)
-        for path in (self.folder / (name + KEYS), self.folder / MANIFEST):
+        for path in (self.folder / (name + KEYS), self.folder / ABOUT):
             with contextlib.suppress(OSError):
                 os.utime(path)

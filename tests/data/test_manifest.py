@@ -8,6 +8,7 @@ import pytest
 from clipib.data.folder import load_folder
 from clipib.data.images import FileImages, content_key
 from clipib.data.manifest import Entries, Manifest, load_entries, save_entries
+from clipib.data.wds import TarImages
 
 
 @pytest.fixture
@@ -171,3 +172,16 @@ def test_names_are_kept_as_the_file_system_gave_them(tmp_path):
     entries = Entries(names, np.arange(18).reshape(3, 6), np.zeros((3, 32), dtype=np.uint8))
     save_entries(tmp_path / "m" / "x.keys", entries)
     assert load_entries(tmp_path / "m" / "x.keys").names == names
+
+
+def test_members_of_a_shard_are_remembered_until_the_shard_changes(tmp_path, patient):
+    shard = tmp_path / "test" / "0.tar"
+    shard.parent.mkdir()
+    shard.write_bytes(b"".join(b"%d" % i * 10 for i in range(4)))
+    images = TarImages([shard], [f"test/0/{i}" for i in range(4)], np.zeros(4), np.arange(4) * 10, np.full(4, 10))
+    assert hashed(images, tmp_path / "c") == (4, 0)
+    assert hashed(images.take(np.array([3, 1])), tmp_path / "c") == (0, 0)
+    edit(shard)
+    assert hashed(images, tmp_path / "c") == (4, 0)
+    shard.unlink()
+    assert Manifest(tmp_path / "c").keys(images, lambda i: None) == [None] * 4

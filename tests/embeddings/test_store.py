@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from clipib.embeddings import blocks
 from clipib.embeddings.store import Store
 
 
@@ -115,6 +116,7 @@ def test_rows_in_another_order_under_one_name_are_never_taken_for_each_other(tmp
     reader = Store(tmp_path).space({})
     reader.refresh()
     path.write_bytes(good)
+    assert not reader.find(keys("a", "b")).has.any()  # not what was listed
     assert np.array_equal(reader.get(keys("a", "b")), rows(2))
 
 
@@ -131,6 +133,36 @@ def test_truncated_empty_missing_and_strange_files_are_passed_over(tmp_path, suf
     (space.folder / "note.txt").write_text("strange")
     found = Store(tmp_path).space({}).find(keys("a", "b"))
     assert found.has.sum() == 1 and np.array_equal(found.features[found.has], np.load(whole))
+
+
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_a_block_without_its_features_hides_no_whole_one(tmp_path, unreadable, monkeypatch):
+    for names, features in ((("a", "b"), rows(2)), (("a",), rows(2)[:1]), (("b",), rows(2)[1:])):
+        Store(tmp_path).space({}).append(keys(*names), features)
+    path = block_files(Store(tmp_path).space({}))[-1]
+    if unreadable:
+        load, no = np.load, raises(PermissionError(13, "no"))
+        monkeypatch.setattr(np, "load", lambda p, **o: no() if p == path else load(p, **o))
+    else:
+        path.unlink()
+    assert np.array_equal(Store(tmp_path).space({}).get(keys("a", "b")), rows(2))
+
+
+def test_a_writer_killed_half_way_leaves_no_block(tmp_path, monkeypatch):
+    write, calls = blocks.write_aside, []
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "write_aside", lambda *a: write(*a) if not calls.append(a) and len(calls) == 1 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            Store(tmp_path).space({}).append(keys("a"), rows(1))
+    assert blocks.block_names(Store(tmp_path).space({}).folder) == []
+
+
+def test_points_in_another_arrangement_are_damage(tmp_path):
+    space = Store(tmp_path).space({})
+    space.append(keys("a"), rows(1, 3, 4))
+    (path,) = block_files(space)
+    path.write_bytes(path.read_bytes().replace(b"(1, 3, 4)", b"(1, 4, 3)"))
+    assert not Store(tmp_path).space({}).find(keys("a")).has.any()
 
 
 def test_a_damaged_block_that_cannot_be_removed_is_passed_over(tmp_path, monkeypatch):

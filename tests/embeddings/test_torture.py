@@ -56,14 +56,14 @@ def damage_one(root, rng):
     path = rng.choice(files)
     try:
         data = bytearray(path.read_bytes())
-        how = rng.random()
+        how = rng.random() if data else 1.0
         if how < 0.7:
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         # Renamed over, as a tool would: a file that is cut off under a memory map ends its reader with a bus error.
         aside = path.with_name(f".damage{rng.random()}")
         aside.write_bytes(data if how < 0.7 else data[: len(data) // 2] if how < 0.85 else b"")
         os.replace(aside, path)
-    except (OSError, IndexError):  # removed meanwhile
+    except OSError:  # removed meanwhile
         return
 
 
