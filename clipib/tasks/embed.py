@@ -13,6 +13,7 @@ from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
 from clipib.files import write_aside
 from clipib.models.load import load_model
+from clipib.models.preprocess import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
 from clipib.tasks.prepare import plan_evaluation
 from clipib.tasks.results import ResultsFolder, settings_of
@@ -39,6 +40,7 @@ def embed(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    preprocess: str = DEFAULT_PREPROCESS,
     batch_size: int = 64,
     workers: int = 2,
     limit: int | None = None,
@@ -73,6 +75,7 @@ def embed(
         columns=columns,
         device=device,
         precision=precision,
+        preprocess=preprocess,
         limit=limit,
         seed=seed,
         dry_run=dry_run,
@@ -84,7 +87,7 @@ def embed(
 
     with ResultsFolder(out, command="embed", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
-        loaded = load_model(source, device=device, precision=precision, seed=seed)
+        loaded = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
         folder.begin()
         images = embed_images(
             loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress

@@ -18,6 +18,7 @@ from clipib.errors import UserError, try_all
 from clipib.models.checkpoint import Seen, load_seen, short_keys
 from clipib.models.load import pick_device
 from clipib.models.model import PRECISIONS, RANDOM_WEIGHTS, Model
+from clipib.models.preprocess import DEFAULT_PREPROCESS, PREPROCESS
 from clipib.models.sources import DEFAULT_MODEL, Source, find_model
 from clipib.progress import Progress, counted
 from clipib.registry import check_name
@@ -45,7 +46,13 @@ class RunContext:
     seed: int
 
     def row(self, dataset: Dataset, *, prompts_sha256: str = "", n_bad: int = 0, **values: Any) -> Row:
-        """A row of this run; `values` are metric, value, params and the like."""
+        """A row of this run; `values` are metric, value, params and the like.
+
+        A preprocessing that is not the default is added to the params.
+        """
+        if self.model.preprocess_name != DEFAULT_PREPROCESS:
+            named = [f"preprocess={self.model.preprocess_name}"]
+            values["params"] = ";".join(sorted([*filter(None, values.get("params", "").split(";")), *named]))
         blank = dict.fromkeys(("value", "ci_low", "ci_high", "n", "n_ties"))
         return Row(
             **{
@@ -95,6 +102,7 @@ def plan_evaluation(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    preprocess: str = DEFAULT_PREPROCESS,
     limit: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -109,6 +117,7 @@ def plan_evaluation(
         UserError: for whatever is missing or does not fit.
     """
     check_name("precision", precision, PRECISIONS)
+    check_name("preprocess", preprocess, PREPROCESS)
     pick_device(device)
     source, loaded = try_all(
         (

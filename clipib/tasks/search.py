@@ -14,6 +14,7 @@ from clipib.embeddings.index import GPU_MAX_K, build_index, search_index
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
 from clipib.models.load import load_model
+from clipib.models.preprocess import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
 from clipib.tasks.prepare import plan_evaluation
 
@@ -43,6 +44,7 @@ def search(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    preprocess: str = DEFAULT_PREPROCESS,
     batch_size: int = 64,
     workers: int = 2,
     limit: int | None = None,
@@ -81,6 +83,7 @@ def search(
         columns=columns,
         device=device,
         precision=precision,
+        preprocess=preprocess,
         limit=limit,
         seed=seed,
         dry_run=dry_run,
@@ -89,7 +92,7 @@ def search(
     if dry_run:
         return []
     progress.say(f"loading {source.name}")
-    loaded = load_model(source, device=device, precision=precision, seed=seed)
+    loaded = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
     images = embed_images(
         loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
     )
