@@ -3,8 +3,8 @@
     python benchmarks/store.py --images FOLDER_OR_SPEC --model runs/demo/cibr/best
 
 Each run is a process of its own, as a user starts it. Rows go to benchmarks/results/store.csv: the seconds of the cold
-run, of warm runs (median, p20, p80), and within one warm run the share of start-up, hashing, reading and matrix product,
-measured in the process by timing those functions. The benchmark stops where warm and cold rows differ.
+run, of warm runs (median, p20, p80), and within a warm run the share of start-up, hashing, reading and matrix product,
+measured by timing those functions. The benchmark stops where warm and cold rows differ.
 """
 
 from __future__ import annotations

@@ -130,10 +130,7 @@ def _print_suites(records: list[dict[str, Any]], format_: str) -> None:
 
 
 def _models() -> list[dict[str, Any]]:
-    import open_clip
+    from clipib.models.catalog import list_architectures
 
     records = [{"name": "tiny", "pretrained": "none; `clipib demo` trains one"}]
-    for name in open_clip.list_models():
-        tags = open_clip.list_pretrained_tags_by_model(name)
-        records.append({"name": name, "pretrained": ", ".join(tags)})
-    return records
+    return records + [{"name": name, "pretrained": ", ".join(tags)} for name, tags in list_architectures().items()]

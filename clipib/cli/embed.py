@@ -47,6 +47,7 @@ def embed(
     max_bad: o.MaxBad = 0,
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
+    preprocess: o.Preprocess = "open_clip",
     batch_size: o.BatchSize = 64,
     workers: o.Workers = 2,
     limit: o.Limit = None,

@@ -83,6 +83,7 @@ def finetune(
     precision: Annotated[
         str, typer.Option(help="fp32, amp, or auto: amp on a GPU.", rich_help_panel=o.RUNNING)
     ] = "auto",
+    preprocess: o.Preprocess = "open_clip",
     batch_size: Annotated[int, typer.Option(min=2, help="Pairs a step.", rich_help_panel=o.RUNNING)] = 64,
     workers: o.Workers = 2,
     limit: o.Limit = None,

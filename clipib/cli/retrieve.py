@@ -46,6 +46,7 @@ def retrieve(
     allow_overlap: o.AllowOverlap = False,
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
+    preprocess: o.Preprocess = "open_clip",
     batch_size: o.BatchSize = 64,
     workers: o.Workers = 2,
     limit: o.Limit = None,

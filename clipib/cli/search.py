@@ -70,6 +70,7 @@ def search(
     max_bad: o.MaxBad = 0,
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
+    preprocess: o.Preprocess = "open_clip",
     batch_size: o.BatchSize = 64,
     workers: o.Workers = 2,
     limit: o.Limit = None,

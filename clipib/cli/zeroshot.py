@@ -47,6 +47,7 @@ def zeroshot(
     allow_overlap: o.AllowOverlap = False,
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
+    preprocess: o.Preprocess = "open_clip",
     batch_size: o.BatchSize = 64,
     workers: o.Workers = 2,
     limit: o.Limit = None,

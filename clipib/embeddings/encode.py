@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clipib.data.dataset import Dataset
-from clipib.data.images import content_key, why
+from clipib.data.images import content_key, decode_jpeg, why
 from clipib.embeddings.rows import Rows
 from clipib.embeddings.store import Space, Store
 from clipib.errors import UserError
@@ -148,7 +148,7 @@ def _decoded(
 
     def decode(index: int) -> Tensor | Exception:
         try:
-            return model.preprocess_eval(dataset.images.open(index))
+            return model.preprocess_eval(_picture(model, dataset, index))
         except OSError as error:
             return error
 
@@ -168,6 +168,12 @@ def _decoded(
             for waiting in ahead:
                 for _, future in waiting:
                     future.cancel()
+
+
+def _picture(model: Model, dataset: Dataset, index: int):
+    """What the model's transform takes: a picture, or uint8 pixels where it resizes tensors and the file is a JPEG."""
+    pixels = decode_jpeg(dataset.images.content(index)) if model.preprocess_name == "fast" else None
+    return dataset.images.open(index) if pixels is None else pixels
 
 
 def _finite(features: Tensor, model: Model) -> np.ndarray:

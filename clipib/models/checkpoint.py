@@ -37,8 +37,9 @@ def short_keys(keys: list[bytes]) -> np.ndarray:
 def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *, seen: Seen | None = None) -> str:
     """Write a checkpoint folder, replacing an older one in a single step.
 
-    `open_clip_config.json` and `open_clip_model.safetensors` open in open_clip as `local-dir:FOLDER`;
-    `clipib.json` holds the record, `seen.safetensors` what the run saw.
+    `open_clip_config.json` and `open_clip_model.safetensors` open in open_clip as `local-dir:FOLDER`; of a model of
+    transformers `config.json`, `model.safetensors` and the processor's files open in transformers. `clipib.json`
+    holds the record, `seen.safetensors` what the run saw.
 
     Args:
         model: its weights are saved as they are now, in float32.
@@ -65,9 +66,14 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     partial.mkdir()
     try:
-        save_file(state, partial / WEIGHTS_FILE, metadata={"format": "pt"})
-        config = {"model_cfg": model.config, "preprocess_cfg": model.preprocess}
-        (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2, default=list) + "\n")
+        if model.backend == "transformers":
+            from clipib.models.transformers_backend import save_transformers
+
+            save_transformers(model, partial)
+        else:
+            save_file(state, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+            config = {"model_cfg": model.config, "preprocess_cfg": model.preprocess}
+            (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2, default=list) + "\n")
         (partial / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
         if seen is not None:
             arrays = {name: keys.view("<i8") for name, keys in seen._asdict().items()}

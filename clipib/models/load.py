@@ -12,9 +12,13 @@ from typing import Any
 import torch
 
 from clipib.errors import UserError
-from clipib.models.model import DTYPES, PRECISIONS, RANDOM_WEIGHTS, Model, checkpoint_sha256
+from clipib.models.model import DTYPES, PRECISIONS, RANDOM_WEIGHTS, Loaded, Model, checkpoint_sha256
+from clipib.models.preprocess import DEFAULT_PREPROCESS, PREPROCESS, eval_transform, train_transform
 from clipib.models.sources import Source, check_weights, resolve_model
+from clipib.models.text import check_whole_context, reads_whole_context
 from clipib.registry import check_name
+
+DEFAULT_CONTEXT_LENGTH = 77  # open_clip's, where a configuration names none
 
 
 def load_model(
@@ -23,6 +27,7 @@ def load_model(
     *,
     device: str = "auto",
     precision: str = "fp32",
+    preprocess: str = DEFAULT_PREPROCESS,
     seed: int = 0,
 ) -> Model:
     """Load a checkpoint.
@@ -32,31 +37,28 @@ def load_model(
         pretrained: a tag, a weights file, "none" for random weights, or None for the default.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32"; "bf16" and "fp16" convert the weights; "amp" computes under autocast.
+        preprocess: "open_clip", "hf" or "fast", see `clipib.models.preprocess`.
         seed: of random weights.
 
     Raises:
         UserError: when the weights are missing, of another layout, or would run with the wrong activation.
     """
-    import open_clip
-
     check_name("precision", precision, PRECISIONS)
+    check_name("preprocess", preprocess, PREPROCESS)
     source = spec if isinstance(spec, Source) else resolve_model(spec, pretrained)
     target = pick_device(device)
-    random = source.pretrained == RANDOM_WEIGHTS
     check_weights(source)
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            module = open_clip.create_model(
-                source.location,
-                pretrained=source.weights,
-                force_quick_gelu=bool(source.quick_gelu),
-                require_pretrained=not random,
-                weights_only=True,
-            )
-            tokenizer = open_clip.get_tokenizer(source.location)
-            preprocess = open_clip.transform.PreprocessCfg(**module.visual.preprocess_cfg)
-            train, evaluation = (open_clip.transform.image_transform_v2(preprocess, is_train=t) for t in (True, False))
+            loaded = _load_open_clip(source) if source.backend == "open_clip" else _load_transformers(source)
+            train = train_transform(loaded.preprocess)
+            evaluation = eval_transform(preprocess, loaded.preprocess, loaded.image_processor)
+            if loaded.reads_whole_context:
+                context_length = loaded.config["text_cfg"].get("context_length", DEFAULT_CONTEXT_LENGTH)
+                check_whole_context(loaded.tokenizer, context_length, source.pretrained)
+        except UserError:
+            raise
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except pickle.UnpicklingError as error:
@@ -64,9 +66,9 @@ def load_model(
             raise UserError(message, hint="Save the state dict alone, best as safetensors.") from error
         except Exception as error:  # open_clip meets a damaged file with whatever comes first
             raise _unloadable(source, error) from error
-    _check_preprocess(source, preprocess)
-    config = _model_config(source)
-    fingerprint = checkpoint_sha256(config, asdict(preprocess), module.state_dict())
+    module = loaded.module
+    _check_preprocess(source, loaded.preprocess)
+    fingerprint = checkpoint_sha256(loaded.config, loaded.preprocess, module.state_dict())
     _check_record(source, fingerprint)
     module.eval()
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32
@@ -76,17 +78,46 @@ def load_model(
         name=source.name,
         pretrained=source.pretrained,
         module=module.to(target),
-        tokenizer=tokenizer,
+        tokenizer=loaded.tokenizer,
         preprocess_train=train,
         preprocess_eval=evaluation,
-        config=config,
-        preprocess=asdict(preprocess),
+        config=loaded.config,
+        preprocess=loaded.preprocess,
         fingerprint=fingerprint,
         device=target,
         precision=precision,
         record=source.record,
         folder=source.folder,
+        backend=source.backend,
+        preprocess_name=preprocess,
     )
+
+
+def _load_open_clip(source: Source) -> Loaded:
+    import open_clip
+
+    module = open_clip.create_model(
+        source.location,
+        pretrained=source.weights,
+        force_quick_gelu=bool(source.quick_gelu),
+        pretrained_text=False,  # random weights are random in a text tower of transformers too
+        require_pretrained=source.pretrained != RANDOM_WEIGHTS,
+        weights_only=True,
+    )
+    config = _model_config(source)
+    return Loaded(
+        module=module,
+        tokenizer=open_clip.get_tokenizer(source.location),
+        config=config,
+        preprocess=asdict(open_clip.transform.PreprocessCfg(**module.visual.preprocess_cfg)),
+        reads_whole_context=reads_whole_context(config),
+    )
+
+
+def _load_transformers(source: Source) -> Loaded:
+    from clipib.models.transformers_backend import load_transformers
+
+    return load_transformers(source)
 
 
 def pick_device(name: str) -> torch.device:
@@ -118,10 +149,11 @@ def _model_config(source: Source) -> dict[str, Any]:
     return config
 
 
-def _check_preprocess(source: Source, preprocess) -> None:
-    if len(preprocess.mean) != 3 or len(preprocess.std) != 3 or min(preprocess.std) <= 0:
+def _check_preprocess(source: Source, preprocess: dict[str, Any]) -> None:
+    mean, std = preprocess["mean"], preprocess["std"]
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise UserError(
-            f"'{source.pretrained}' has a preprocessing that cannot be: mean {preprocess.mean}, std {preprocess.std}.",
+            f"'{source.pretrained}' has a preprocessing that cannot be: mean {mean}, std {std}.",
             hint="Three numbers each are expected, std above 0.",
         )
 
@@ -138,17 +170,18 @@ def _check_record(source: Source, fingerprint: str) -> None:
 
 def _convert(module: torch.nn.Module, dtype: torch.dtype) -> None:
     """Convert the weights, but not the logit scale and bias, which act on float32 scores."""
-    kept = {n: p.data.clone() for n, p in module.named_parameters() if n in ("logit_scale", "logit_bias")}
+    acting = [p for p in (module.logit_scale, getattr(module, "logit_bias", None)) if p is not None]
+    kept = [p.data.clone() for p in acting]
     module.to(dtype)
-    for name, value in kept.items():
-        getattr(module, name).data = value
+    for parameter, value in zip(acting, kept, strict=True):
+        parameter.data = value
 
 
 def _unloadable(source: Source, error: Exception) -> UserError:
     """Why the weights do not fit, with what the file holds instead."""
     if source.location.startswith("hf-hub:"):
         return UserError(f"'{source.location}' cannot be loaded: {_first_line(error)}")
-    if source.location.startswith("local-dir:"):
+    if source.backend == "transformers" or source.location.startswith("local-dir:"):
         return UserError(f"'{source.pretrained}' cannot be loaded: {_first_line(error)}")
     found = _tensor_names(source.weights) if source.weights and Path(source.weights).is_file() else []
     if not found:

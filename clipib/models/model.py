@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,21 @@ PRECISIONS = ("fp32", "bf16", "fp16", "amp")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class Loaded(NamedTuple):
+    """What a backend reads of a checkpoint.
+
+    module, tokenizer, config, preprocess: as in `Model`. image_processor: transformers' own, where there is one.
+    reads_whole_context: the text tower pools at a fixed place and sees the padding, as SigLIP's does.
+    """
+
+    module: nn.Module
+    tokenizer: Callable[[Sequence[str]], Tensor]
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+    image_processor: Any = None
+    reads_whole_context: bool = False
+
+
 @dataclass
 class Model:
     """A dual encoder with everything that belongs to it.
@@ -27,10 +43,13 @@ class Model:
     name: architecture. pretrained: tag, file, folder, or "random weights".
     module: the torch module; tokenizer: list of texts -> (n, L) token ids.
     preprocess_train, preprocess_eval: RGB picture -> (3, H, W) float tensor.
-    config: open_clip's model_cfg, with `quick_gelu` always present. preprocess: size, mean, std, interpolation, ...
+    config: open_clip's model_cfg, or what matters of transformers'; `quick_gelu` and `text_cfg` are always present.
+    preprocess: size, mean, std, interpolation, ... as open_clip names them.
     fingerprint: sha256 over architecture, activation, preprocessing and every weight; names and places do not enter.
     record: how the checkpoint was trained by clipib, or empty.
     folder: where a local checkpoint lies, or None.
+    backend: "open_clip" or "transformers", which says how it is saved.
+    preprocess_name: which of `clipib.models.preprocess.PREPROCESS` made `preprocess_eval`.
     """
 
     name: str
@@ -46,6 +65,8 @@ class Model:
     precision: str = "fp32"
     record: dict[str, Any] = field(default_factory=dict)
     folder: Any = None
+    backend: str = "open_clip"
+    preprocess_name: str = "open_clip"
 
     @property
     def is_random(self) -> bool:
@@ -73,16 +94,34 @@ class Model:
     @property
     def transform_key(self) -> str:
         """What the pixels of an image depend on."""
-        return json.dumps(["open_clip", self.preprocess], sort_keys=True, default=list)
+        about = getattr(self.preprocess_eval, "about", None)
+        key = [self.preprocess_name, self.preprocess, *([about] if about else [])]
+        return json.dumps(key, sort_keys=True, default=list)
 
     @property
     def tokenizer_key(self) -> str:
         """What the token ids of a text depend on."""
         text = self.config.get("text_cfg", {})
         kept = {k: text.get(k) for k in ("context_length", "tokenizer_kwargs", "tokenizer_mode")}
-        rules = getattr(getattr(self.tokenizer, "tokenizer", None), "backend_tokenizer", None)
-        rules = hashlib.sha256(rules.to_str().encode()).hexdigest() if rules is not None else ""
-        return json.dumps([type(self.tokenizer).__name__, kept, rules], sort_keys=True)
+        return json.dumps([type(self.tokenizer).__name__, kept, self._tokenizer_rules], sort_keys=True)
+
+    @cached_property
+    def _tokenizer_rules(self) -> str:
+        """sha256 of vocabulary and rules of a transformers tokenizer, "" for open_clip's own."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        if inner is None:
+            return ""
+        backend = getattr(inner, "backend_tokenizer", None)
+        if backend is not None:
+            rules = json.loads(backend.to_str())
+            rules = {k: v for k, v in rules.items() if k not in ("truncation", "padding")}  # set by the last call
+        else:
+            rules = [type(inner).__name__, sorted(inner.get_vocab().items())]
+            pieces = getattr(inner, "sp_model", None)
+            rules.append(hashlib.sha256(pieces.serialized_model_proto()).hexdigest() if pieces else "")
+        clean = getattr(getattr(self.tokenizer, "clean_fn", None), "__name__", "")
+        rules = [rules, inner.padding_side, inner.pad_token_id, clean]
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
     @property
     def computes_in(self) -> str:

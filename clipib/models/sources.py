@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from clipib.registry import nearest
 
 DEFAULT_MODEL = "ViT-B-32"
 BUILT_IN = ("tiny",)  # our own architectures, in configs/
-CONFIG_FILE, RECORD_FILE = "open_clip_config.json", "clipib.json"
+CONFIG_FILE, HF_CONFIG_FILE, RECORD_FILE = "open_clip_config.json", "config.json", "clipib.json"
 WEIGHTS_FILE, SEEN_FILE = "open_clip_model.safetensors", "seen.safetensors"
 WORKS_OFFLINE = "Works without network: --model tiny --pretrained none, a checkpoint folder, or `clipib demo`."
 
@@ -26,10 +27,12 @@ class Source(NamedTuple):
     """Where a model comes from.
 
     name: architecture for the results. pretrained: tag, file, folder or "random weights" for the results.
-    location: what open_clip is asked for: a name, `local-dir:PATH` or `hf-hub:ID`.
+    location: what open_clip is asked for: a name, `local-dir:PATH` or `hf-hub:ID`; of a checkpoint in transformers'
+    layout the folder, or `ORG/NAME@COMMIT` on the hub.
     weights: tag or file, where `location` is a name; None for random weights.
     quick_gelu: the activation that the weights were trained with, or None where only the architecture says so.
     folder: a local checkpoint folder, or None. record: its training record, where clipib wrote it.
+    backend: "open_clip" or "transformers". files: what the commit on the hub holds, where the hub was asked.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Source(NamedTuple):
     quick_gelu: bool | None = None
     folder: Path | None = None
     record: Mapping[str, Any] = MappingProxyType({})
+    backend: str = "open_clip"
+    files: tuple[str, ...] | None = None
 
     def describe(self) -> str:
         """One phrase for the plan line: architecture, weights, activation."""
@@ -47,10 +52,13 @@ class Source(NamedTuple):
 
 
 def resolve_model(spec: str, pretrained: str | None = None) -> Source:
-    """Find out what a `--model` and `--pretrained` mean; files and names are checked, nothing is built or fetched.
+    """Find out what a `--model` and `--pretrained` mean; files and names are checked, nothing is built.
+
+    Nothing is fetched but the `config.json` of a checkpoint in transformers' layout on the hub.
 
     Args:
-        spec: an open_clip name, `NAME/TAG`, `local-dir:PATH`, `hf-hub:ORG/NAME`, a folder, or `tiny`.
+        spec: an open_clip name, `NAME/TAG`, `hf:ORG/NAME[@REV]`, `local-dir:PATH`, `hf-hub:ORG/NAME`, a folder, or
+            `tiny`.
         pretrained: a tag, a weights file, "none" for random weights, or None for the default tag.
 
     Raises:
@@ -59,14 +67,11 @@ def resolve_model(spec: str, pretrained: str | None = None) -> Source:
     spec = spec.strip()
     if not spec:
         raise UserError("--model is empty.", hint=WORKS_OFFLINE)
-    for prefix in ("local-dir:", "hf-hub:"):
+    for prefix in ("local-dir:", "hf-hub:", "hf:"):
         if spec.startswith(prefix):
             if pretrained:
                 raise UserError(f"'{spec}' has weights of its own; --pretrained {pretrained} does not go with it.")
             return _resolve_schema(spec, prefix)
-    if spec.startswith("hf:"):
-        hint = f"For a repository in open_clip's layout write hf-hub:{spec[3:]}."
-        raise UserError(f"'{spec}': Hugging Face checkpoints are not read yet.", hint=hint)
     if Path(spec).expanduser().exists():
         if pretrained:
             raise UserError(f"'{spec}' has weights of its own; --pretrained {pretrained} does not go with it.")
@@ -79,10 +84,43 @@ def _resolve_schema(spec: str, prefix: str) -> Source:
     if prefix == "hf-hub:":
         require_hub(f"the model '{spec}'", repo=place, files=(CONFIG_FILE,))
         return Source(place, spec, spec)
+    if prefix == "hf:":
+        return _resolve_hub(place)
     return _resolve_local_dir(Path(place).expanduser(), spec)
 
 
+def _resolve_hub(place: str) -> Source:
+    """A checkpoint in transformers' layout on the hub, at the commit that its name stands for now."""
+    from clipib.models.hub import fetch_config, find_commit
+    from clipib.models.transformers_backend import check_config, quick_gelu_of
+
+    commit = find_commit(place)
+    config = read_json(fetch_config(commit), "configuration")
+    label = f"hf:{commit.repo}@{commit.sha}"
+    check_config(config, label)
+    return Source(
+        commit.repo,
+        label,
+        f"{commit.repo}@{commit.sha}",
+        quick_gelu=quick_gelu_of(config),
+        backend="transformers",
+        files=commit.files,
+    )
+
+
+def _resolve_transformers_dir(folder: Path, label: str) -> Source:
+    from clipib.models.transformers_backend import check_config, quick_gelu_of
+
+    config = read_json(folder / HF_CONFIG_FILE, "configuration")
+    check_config(config, label)
+    name, quick_gelu = folder.resolve().name, quick_gelu_of(config)
+    return Source(name, label, str(folder), quick_gelu=quick_gelu, folder=folder, backend="transformers")
+
+
 def _resolve_local_dir(folder: Path, label: str) -> Source:
+    """A folder in open_clip's layout, or where there is none of its configuration in transformers'."""
+    if not (folder / CONFIG_FILE).is_file() and (folder / HF_CONFIG_FILE).is_file():
+        return _resolve_transformers_dir(folder, label)
     config = read_json(folder / CONFIG_FILE, "open_clip configuration")
     model_config = config.get("model_cfg")
     if not isinstance(model_config, dict) or not {"text_cfg", "vision_cfg"} <= set(model_config):
@@ -98,15 +136,15 @@ def _resolve_path(path: Path, label: str) -> Source:
     if (path / RECORD_FILE).is_file():
         record = read_json(path / RECORD_FILE, "training record")
         return _checked_record(path, label, record)
-    if (path / CONFIG_FILE).is_file():
+    if any((path / file).is_file() for file in (CONFIG_FILE, HF_CONFIG_FILE)):
         return _resolve_local_dir(path, label)
-    inside = [p.name for p in sorted(path.iterdir()) if (p / CONFIG_FILE).is_file()]
+    inside = _checkpoints_in(path)
     if inside:
         paths = " or ".join(str(Path(label) / name) for name in inside[:3])
         raise UserError(f"'{label}' is no checkpoint folder, but holds some.", hint=f"Write --model {paths}.")
     files = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
     raise UserError(
-        f"'{label}' is no checkpoint folder: it holds no {CONFIG_FILE} (found: {files}).",
+        f"'{label}' is no checkpoint folder: it holds neither {CONFIG_FILE} nor {HF_CONFIG_FILE} (found: {files}).",
         hint="A single weights file is loaded with --model ARCHITECTURE --pretrained FILE.",
     )
 
@@ -118,7 +156,7 @@ def _checked_record(path: Path, label: str, record: dict[str, Any]) -> Source:
     configured = "quick_gelu" if source.quick_gelu else "gelu"
     if recorded != configured:
         raise UserError(
-            f"'{label}' was trained with the activation {recorded}, its {CONFIG_FILE} says {configured}.",
+            f"'{label}' was trained with the activation {recorded}, its configuration says {configured}.",
             hint="Restore the file that was edited; with the wrong activation every number would be wrong.",
         )
     return source._replace(name=record.get("name", source.name), record=record)
@@ -193,6 +231,17 @@ def check_weights(source: Source) -> None:
     """
     import open_clip
 
+    if source.backend == "transformers":
+        if source.folder:
+            from clipib.models.transformers_backend import check_folder
+
+            check_folder(source.folder)
+        else:
+            from clipib.models.hub import Commit, check_fetchable
+
+            repo, _, sha = source.location.rpartition("@")
+            check_fetchable(Commit(repo, sha, source.files))
+        return
     if source.folder:
         _check_weights_file(source.folder)
     if not source.weights or Path(source.weights).is_file():
@@ -272,12 +321,20 @@ def _config_quick_gelu(name: str) -> bool:
 
 
 def _unknown_model(spec: str, known: list[str]) -> UserError:
-    hint = "`clipib list models` shows all; a folder written by finetune, local-dir:PATH and hf-hub:ORG/NAME work too."
+    hint = "`clipib list models` shows all; a checkpoint folder, hf:ORG/NAME and hf-hub:ORG/NAME work too."
     if "/" in spec and spec.rpartition("/")[0] not in known:
         parent = Path(spec).parent
         inside = sorted(p.name for p in parent.iterdir())[:5] if parent.is_dir() else []
         shown = f" '{parent}' holds {', '.join(inside)}." if inside else ""
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", spec) and not parent.is_dir():
+            hint = f"For a checkpoint on the Hugging Face hub write hf:{spec}, in open_clip's layout hf-hub:{spec}."
         return UserError(f"'{spec}' is neither a folder that exists nor a model name.{shown}", hint=hint)
-    close = nearest(spec, known)
+    close = nearest(spec, [*_checkpoints_in(Path()), *known])
     found = " Did you mean " + " or ".join(f"'{c}'" for c in close) + "?" if close else ""
     return UserError(f"Unknown model '{spec}'.{found}", hint=hint)
+
+
+def _checkpoints_in(folder: Path) -> list[str]:
+    """The names of the checkpoint folders that lie in a folder."""
+    files = (CONFIG_FILE, HF_CONFIG_FILE)
+    return [p.name for p in sorted(folder.iterdir()) if any((p / file).is_file() for file in files)]

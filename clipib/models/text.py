@@ -6,8 +6,13 @@ cost. open_clip's own `encode_text` refuses shorter inputs: its position table a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from clipib.errors import UserError
 
 
 def _tower(module: nn.Module) -> nn.Module:
@@ -15,7 +20,9 @@ def _tower(module: nn.Module) -> nn.Module:
 
 
 def is_cuttable(module: nn.Module) -> bool:
-    """Whether the text tower is open_clip's causal transformer pooled at the end token, with no token appended."""
+    """Whether the text tower is causal and pooled at the end token, with no token appended."""
+    if hasattr(module, "takes_shorter_texts"):
+        return module.takes_shorter_texts
     tower = _tower(module)
     pooling = getattr(tower, "text_pool_type", getattr(tower, "pool_type", ""))
     return (
@@ -35,6 +42,8 @@ def cut_length(tokens: Tensor) -> int:
 
 def encode_cut_text(module: nn.Module, tokens: Tensor) -> Tensor:
     """(n, l) token ids with l at most the context length -> (n, D) features, before normalisation."""
+    if hasattr(module, "takes_shorter_texts"):
+        return module.encode_text(tokens)
     tower, length = _tower(module), tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
     x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
@@ -44,3 +53,28 @@ def encode_cut_text(module: nn.Module, tokens: Tensor) -> Tensor:
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+
+def reads_whole_context(config: dict[str, Any]) -> bool:
+    """Whether open_clip's model_cfg has a text tower like SigLIP's: every position sees all, the last is pooled."""
+    text = config.get("text_cfg", {})
+    return bool(text.get("no_causal_mask")) and text.get("pool_type") == "last"
+
+
+def check_whole_context(tokenize: Callable[[Sequence[str]], Tensor], context_length: int, label: str) -> None:
+    """Make sure that texts reach a tower like SigLIP's as they did in training: padded to the end, case taken out.
+
+    Raises:
+        UserError: when they do not; the scores would look plausible and be wrong.
+    """
+    tokens = tokenize(["A Photo of TWO Cats", "a photo of two cats", "cats"])
+    if tokens.shape[1] != context_length:
+        raise UserError(
+            f"The tokenizer of '{label}' pads to {tokens.shape[1]} tokens, its text tower reads {context_length}.",
+            hint="Towers of the SigLIP family see the padding; mend context_length in the configuration.",
+        )
+    if not torch.equal(tokens[0], tokens[1]):
+        raise UserError(
+            f"The tokenizer of '{label}' tells capitals apart, which the SigLIP family was trained without.",
+            hint='In open_clip_config.json, text_cfg needs "tokenizer_kwargs": {"clean": "canonicalize"}.',
+        )

@@ -17,6 +17,7 @@ from clipib.embeddings.store import Store
 from clipib.errors import UserError
 from clipib.models.load import load_model
 from clipib.models.model import Model
+from clipib.models.preprocess import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.neighbours import measure_index
@@ -48,6 +49,7 @@ def embed(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    preprocess: str = DEFAULT_PREPROCESS,
     batch_size: int = 64,
     workers: int = 2,
     limit: int | None = None,
@@ -95,6 +97,7 @@ def embed(
         columns=columns,
         device=device,
         precision=precision,
+        preprocess=preprocess,
         limit=limit,
         seed=seed,
         verify_cache=verify_cache,
@@ -111,7 +114,7 @@ def embed(
 
     with ResultsFolder(place, command="embed", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
-        loaded = load_model(source, device=device, precision=precision, seed=seed)
+        loaded = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
         folder.begin()
         if not part:
             take_in_shards(out, loaded, store, progress)

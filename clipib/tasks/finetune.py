@@ -16,6 +16,7 @@ from clipib.losses.composed import Loss, make_loss
 from clipib.models.checkpoint import load_seen, recover, remove_checkpoint, save_checkpoint
 from clipib.models.load import load_model, pick_device
 from clipib.models.model import RANDOM_WEIGHTS, Model
+from clipib.models.preprocess import DEFAULT_PREPROCESS, PREPROCESS
 from clipib.models.sources import RECORD_FILE, Source, find_model, read_json
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
@@ -57,6 +58,7 @@ def finetune(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    preprocess: str = DEFAULT_PREPROCESS,
     workers: int = 2,
     limit: int | None = None,
     seed: int = 0,
@@ -86,6 +88,7 @@ def finetune(
         warmup: steps of linear warm-up; left out, a tenth of all, at most 500.
         eval_every: steps between validations; left out, one epoch. save_every: between saved states besides those.
         precision: "fp32", "amp", or "auto": amp on a GPU, else fp32.
+        preprocess: of the validation images; training images are cropped at random by open_clip's transform.
         limit: use only this many training images, a seeded sample.
         max_bad: unreadable images to put up with; all are decoded once before training.
         cache_dir: where the hashes of image files are remembered. verify_cache: hash all of them again.
@@ -104,6 +107,7 @@ def finetune(
     if epochs is not None and steps is not None:
         raise UserError(f"Both --epochs {epochs} and --steps {steps} are given.", hint="Give one of them.")
     check_name("precision", precision, ("auto", "fp32", "amp"))
+    check_name("preprocess", preprocess, PREPROCESS)
     pick_device(device)
     source, dataset, chosen = try_all(
         (
@@ -153,7 +157,7 @@ def finetune(
         return Outcome([], out)
     with ResultsFolder(out, command="finetune", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
-        trained = load_model(source, device=device, seed=seed)
+        trained = load_model(source, device=device, preprocess=preprocess, seed=seed)
         trained.precision = ("amp" if trained.device.type == "cuda" else "fp32") if precision == "auto" else precision
         identity = {
             "base": trained.fingerprint,
@@ -174,6 +178,7 @@ def finetune(
             "eval_every": eval_every,
             "seed": seed,
             "precision": trained.precision,
+            "preprocess": preprocess,
         }
         for stage in ("best", "last"):
             recover(out / stage)

@@ -20,6 +20,7 @@ from clipib.files import check_disk
 from clipib.models.checkpoint import Seen, load_seen, short_keys
 from clipib.models.load import pick_device
 from clipib.models.model import PRECISIONS, RANDOM_WEIGHTS, Model
+from clipib.models.preprocess import DEFAULT_PREPROCESS, PREPROCESS
 from clipib.models.sources import DEFAULT_MODEL, Source, find_model
 from clipib.progress import Progress, counted
 from clipib.registry import check_name
@@ -48,7 +49,10 @@ class RunContext:
     seed: int
 
     def row(self, dataset: Dataset, *, prompts_sha256: str = "", n_bad: int = 0, **values: Any) -> Row:
-        """A row of this run; `values` are metric, value, params and the like."""
+        """A row of this run; `values` are metric, value, params and the like.
+
+        A preprocessing that is not the default is added to the params.
+        """
         own = {
             "dataset": dataset.name,
             "split": dataset.split,
@@ -57,7 +61,13 @@ class RunContext:
             "prompts_sha256": prompts_sha256,
             "limit": dataset.limit,
         }
-        return Row(**{**self.blank(), **own, **values})
+        return Row(**{**self.blank(), **own, **values, "params": self.params(values.get("params", ""))})
+
+    def params(self, of_metric: str) -> str:
+        """The params of a metric with those of the run."""
+        if self.model.preprocess_name == DEFAULT_PREPROCESS:
+            return of_metric
+        return ";".join(sorted([*filter(None, of_metric.split(";")), f"preprocess={self.model.preprocess_name}"]))
 
     def blank(self) -> dict[str, Any]:
         """What a row of this run holds beside its data set and its metric."""
@@ -103,6 +113,7 @@ def plan_evaluation(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    preprocess: str = DEFAULT_PREPROCESS,
     limit: int | None = None,
     seed: int = 0,
     verify_cache: bool = False,
@@ -119,6 +130,7 @@ def plan_evaluation(
         UserError: for whatever is missing or does not fit.
     """
     check_name("precision", precision, PRECISIONS)
+    check_name("preprocess", preprocess, PREPROCESS)
     pick_device(device)
     specs = parse_specs(datasets, need)
     announce_suites(specs, progress)

@@ -95,6 +95,12 @@ def join_params(params: dict[str, object]) -> str:
     return ";".join(f"{key}={params[key]}" for key in sorted(params))
 
 
+def preprocess_of(row: Row) -> str:
+    """The way of preprocessing that a row's params name; left out, it is the default."""
+    named = [p.partition("=")[2] for p in row.params.split(";") if p.startswith("preprocess=")]
+    return named[0] if named else "open_clip"
+
+
 def to_csv(rows: Iterable[Row]) -> str:
     """Rows as CSV text with a header; unknown is an empty cell."""
     out = io.StringIO()
@@ -198,12 +204,15 @@ class ResultsFolder:
         Returns:
             All rows of those metrics, or none unless every metric is there.
         """
-        metrics = set(metrics)
+        metrics, preprocess = set(metrics), preprocess_of(like)
         scope = [getattr(like, c) for c in SCOPE]
         rows = [
             r
             for r in self._rows
-            if r.metric in metrics and r.clipib_version == __version__ and [getattr(r, c) for c in SCOPE] == scope
+            if r.metric in metrics
+            and r.clipib_version == __version__
+            and preprocess_of(r) == preprocess
+            and [getattr(r, c) for c in SCOPE] == scope
         ]
         complete = {r.metric for r in rows} == metrics and all(r.n_bad <= max_bad for r in rows)
         names = {c: getattr(like, c) for c in ("model", "pretrained", "loss")}  # those of this call
@@ -223,14 +232,14 @@ class ResultsFolder:
 
         path = self.out / SAMPLES / f"{slug(like.dataset)}.parquet"
         frame = pd.DataFrame(samples)
-        for place, column in enumerate(SAMPLE_SCOPE):
+        scope = {column: getattr(like, column) for column in SAMPLE_SCOPE} | {"preprocess": preprocess_of(like)}
+        for place, (column, value) in enumerate(scope.items()):
             kind = "Int64" if column in ("seed", "limit") else "string"
-            frame.insert(place, column, pd.array([getattr(like, column)] * len(frame), dtype=kind))
+            frame.insert(place, column, pd.array([value] * len(frame), dtype=kind))
         frame = frame.convert_dtypes()
         if path.exists() and (old := _read_parquet(path)) is not None:
-            same = pd.Series(set(SAMPLE_SCOPE) <= set(old.columns), index=old.index)
-            for column in SAMPLE_SCOPE if same.all() else ():
-                value = getattr(like, column)
+            same = pd.Series(set(scope) <= set(old.columns), index=old.index)
+            for column, value in scope.items() if same.all() else ():
                 same &= old[column].isna() if value is None else (old[column] == value).fillna(False).astype(bool)
             if not same.all():
                 frame = pd.concat([old[~same], frame], ignore_index=True)

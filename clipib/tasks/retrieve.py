@@ -15,6 +15,7 @@ from clipib.errors import UserError
 from clipib.metrics.retrieval import recall_at_k
 from clipib.metrics.statistics import wilson_interval
 from clipib.models.load import load_model
+from clipib.models.preprocess import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
 from clipib.scoring.tiles import Ranks, retrieval_ranks
 from clipib.tasks.known_truth import true_pmi_recall
@@ -38,6 +39,7 @@ def retrieve(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    preprocess: str = DEFAULT_PREPROCESS,
     batch_size: int = 64,
     workers: int = 2,
     limit: int | None = None,
@@ -84,6 +86,7 @@ def retrieve(
         columns=columns,
         device=device,
         precision=precision,
+        preprocess=preprocess,
         limit=limit,
         seed=seed,
         verify_cache=verify_cache,
@@ -101,7 +104,7 @@ def retrieve(
     images_encoded = texts_encoded = 0
     with ResultsFolder(out, command="retrieve", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
-        loaded_model = load_model(source, device=device, precision=precision, seed=seed)
+        loaded_model = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
         overlaps = [check_overlap(loaded_model, d, allow=allow_overlap, progress=progress) for d in planned]
         folder.begin()
         run = RunContext("retrieve", loaded_model, PROTOCOL, seed)

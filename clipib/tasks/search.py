@@ -18,6 +18,7 @@ from clipib.embeddings.store import Store
 from clipib.errors import UserError
 from clipib.models.load import load_model, pick_device
 from clipib.models.model import PRECISIONS, Model
+from clipib.models.preprocess import DEFAULT_PREPROCESS
 from clipib.models.sources import DEFAULT_MODEL
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
@@ -53,6 +54,7 @@ def search(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    preprocess: str = DEFAULT_PREPROCESS,
     batch_size: int = 64,
     workers: int = 2,
     limit: int | None = None,
@@ -103,6 +105,7 @@ def search(
             columns=columns,
             device=device,
             precision=precision,
+            preprocess=preprocess,
             limit=limit,
             seed=seed,
             verify_cache=verify_cache,
@@ -113,7 +116,7 @@ def search(
     if dry_run:
         return []
     progress.say(f"loading {source.name}")
-    loaded = load_model(source, device=device, precision=precision, seed=seed)
+    loaded = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
     if embedded:
         searched = content_of(folder, loaded)
     else:

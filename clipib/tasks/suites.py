@@ -65,7 +65,7 @@ def average_rows(run: RunContext, specs: list[Spec], rows: list[Row], progress: 
                     "dataset": f"suite:{suite}",
                     "split": "",
                     "metric": "average_main_metric",
-                    "params": join_params({"of": len(names), "over": len(means)}),
+                    "params": run.params(join_params({"of": len(names), "over": len(means)})),
                     "value": sum(means) / len(means),
                     "n": len(means),
                     "is_main": True,

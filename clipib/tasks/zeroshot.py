@@ -26,6 +26,7 @@ from clipib.metrics.multilabel import mean_average_precision
 from clipib.metrics.statistics import wilson_interval
 from clipib.models.load import load_model
 from clipib.models.model import Model
+from clipib.models.preprocess import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
 from clipib.tasks.known_truth import bayes_ceiling, is_grey
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
@@ -48,6 +49,7 @@ def zeroshot(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    preprocess: str = DEFAULT_PREPROCESS,
     batch_size: int = 64,
     workers: int = 2,
     limit: int | None = None,
@@ -70,6 +72,7 @@ def zeroshot(
         model, pretrained: see `clipib.models.load.load_model`.
         datasets: data specifications, see `clipib.data.specs`.
         templates: a file of prompt templates that replaces the data set's own.
+        preprocess: "open_clip", "hf" or "fast", see `clipib.models.preprocess`.
         limit: evaluate a seeded class-balanced sample of this many images; the rows are marked.
         max_bad: unreadable images to put up with.
         cache_dir: where the embedding store lies, and the hashes of image files are remembered.
@@ -101,6 +104,7 @@ def zeroshot(
         columns=columns,
         device=device,
         precision=precision,
+        preprocess=preprocess,
         limit=limit,
         seed=seed,
         verify_cache=verify_cache,
@@ -114,7 +118,7 @@ def zeroshot(
     images_encoded = texts_encoded = 0
     with ResultsFolder(out, command="zeroshot", settings=settings, fresh=fresh) as folder:
         progress.say(f"loading {source.name}")
-        loaded_model = load_model(source, device=device, precision=precision, seed=seed)
+        loaded_model = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
         overlaps = [check_overlap(loaded_model, d, allow=allow_overlap, progress=progress) for d in planned]
         folder.begin()
         run = RunContext("zeroshot", loaded_model, PROTOCOL, seed)

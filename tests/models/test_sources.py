@@ -23,7 +23,11 @@ def test_the_activation_follows_the_tag():
         ("ViT-B-32", "weights.pt", "no weights file", ""),
         ("tiny", None, "No pretrained weights", "clipib demo"),
         ("runs/nowhere", None, "neither a folder", ""),
-        ("hf:openai/clip", None, "not read yet", "hf-hub:openai/clip"),
+        ("openai/clip-vit", None, "neither a folder", "write hf:openai/clip-vit"),
+        ("hf:", None, "names no repository", "hf:ORG/NAME"),
+        ("hf:a/b/c", None, "names no repository", "hf:ORG/NAME"),
+        ("hf:a/b@", None, "no revision after the @", "a tag"),
+        ("hf:a/b", "openai", "weights of its own", ""),
     ],
 )
 def test_what_cannot_be_resolved_names_what_is_near(spec, pretrained, message, hint, tmp_path, monkeypatch):
@@ -48,6 +52,20 @@ def test_an_edited_activation_is_refused(checkpoint, tmp_path):
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"trained with the activation gelu.*says quick_gelu"):
         resolve_model(str(folder))
+
+
+def test_a_misspelt_folder_names_the_one_that_is_there(checkpoint, monkeypatch):
+    monkeypatch.chdir(checkpoint.parent)
+    with pytest.raises(UserError, match="Unknown model 'lsat'. Did you mean 'last'"):
+        resolve_model("lsat")
+
+
+def test_a_folder_after_hf_is_told_from_a_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip").mkdir()
+    with pytest.raises(UserError, match="'clip' is a folder here") as error:
+        resolve_model("hf:clip")
+    assert "--model clip" in error.value.hint
 
 
 def test_offline_an_uncached_tag_fails_at_once(monkeypatch):
