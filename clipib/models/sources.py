@@ -20,7 +20,7 @@ DEFAULT_MODEL = "ViT-B-32"
 BUILT_IN = ("tiny", PHOTO)  # our own architectures, in configs/
 CONFIG_FILE, RECORD_FILE = "open_clip_config.json", "clipib.json"
 WEIGHTS_FILE, SEEN_FILE = "open_clip_model.safetensors", "seen.safetensors"
-WORKS_OFFLINE = "Works without network: --model photo, tiny with --pretrained none, a checkpoint folder, `clipib demo`."
+WORKS_OFFLINE = "Works without network: --model photo, --model tiny --pretrained none, a folder, or `clipib demo`."
 
 
 class Source(NamedTuple):
