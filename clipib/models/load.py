@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from clipib.errors import UserError
+from clipib.models.hf_text import formula_settings, local_text_cfg
 from clipib.models.model import DTYPES, PRECISIONS, RANDOM_WEIGHTS, Loaded, Model, checkpoint_sha256
+from clipib.models.photo import PHOTO, build_photo
 from clipib.models.preprocess import DEFAULT_PREPROCESS, PREPROCESS, eval_transform, train_transform
 from clipib.models.sources import Source, check_weights, resolve_model
 from clipib.models.text import check_whole_context, reads_whole_context
@@ -68,7 +70,7 @@ def load_model(
             raise _unloadable(source, error) from error
     module = loaded.module
     _check_preprocess(source, loaded.preprocess)
-    fingerprint = checkpoint_sha256(loaded.config, loaded.preprocess, module.state_dict())
+    fingerprint = checkpoint_sha256(loaded.config | formula_settings(module), loaded.preprocess, module.state_dict())
     _check_record(source, fingerprint)
     module.eval()
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32
@@ -96,22 +98,32 @@ def load_model(
 def _load_open_clip(source: Source) -> Loaded:
     import open_clip
 
+    random = source.pretrained == RANDOM_WEIGHTS
+    module, tokenizer = build_photo(random=random) if source.location == PHOTO else _open(source, random)
+    config = _model_config(source)
+    return Loaded(
+        module=module,
+        tokenizer=tokenizer,
+        config=config,
+        preprocess=asdict(open_clip.transform.PreprocessCfg(**module.visual.preprocess_cfg)),
+        reads_whole_context=reads_whole_context(config),
+    )
+
+
+def _open(source: Source, random: bool):
+    """Module and tokenizer of a source that open_clip knows."""
+    import open_clip
+
     module = open_clip.create_model(
         source.location,
         pretrained=source.weights,
         force_quick_gelu=bool(source.quick_gelu),
         pretrained_text=False,  # random weights are random in a text tower of transformers too
-        require_pretrained=source.pretrained != RANDOM_WEIGHTS,
+        require_pretrained=not random,
         weights_only=True,
+        **local_text_cfg(open_clip.get_model_config(source.location), source.folder),
     )
-    config = _model_config(source)
-    return Loaded(
-        module=module,
-        tokenizer=open_clip.get_tokenizer(source.location),
-        config=config,
-        preprocess=asdict(open_clip.transform.PreprocessCfg(**module.visual.preprocess_cfg)),
-        reads_whole_context=reads_whole_context(config),
-    )
+    return module, open_clip.get_tokenizer(source.location)
 
 
 def _load_transformers(source: Source) -> Loaded:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from clipib.models.hf_text import cut_padding, is_hf_text
 from clipib.models.text import cut_length, encode_cut_text, is_cuttable
 
 ENCODER_VERSION = 1  # raised when the same weights and inputs would give other features
@@ -143,13 +144,15 @@ class Model:
         """(n, L) token ids -> (n, D) float32 features.
 
         Causal towers pooled at the end token are run on the longest text of the batch only (`cut`), which is exact:
-        later tokens cannot reach the pooled one.
+        later tokens cannot reach the pooled one. Towers of transformers mask their padding, which is cut as well.
         """
         with self._precision():
             if cut and is_cuttable(self.module):
                 tokens = tokens[:, : cut_length(tokens)]
                 features = encode_cut_text(self.module, tokens.to(self.device))
             else:
+                if cut and is_hf_text(self.module):
+                    tokens = cut_padding(self.module, tokens)
                 features = self.module.encode_text(tokens.to(self.device))
         return _finish(features, normalize)
 

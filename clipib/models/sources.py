@@ -14,13 +14,14 @@ from urllib.parse import urlparse
 
 from clipib.errors import UserError
 from clipib.models.model import RANDOM_WEIGHTS
+from clipib.models.photo import PHOTO, PHOTO_WEIGHTS, find_parts
 from clipib.registry import nearest
 
 DEFAULT_MODEL = "ViT-B-32"
-BUILT_IN = ("tiny",)  # our own architectures, in configs/
+BUILT_IN = ("tiny", PHOTO)  # our own architectures, in configs/
 CONFIG_FILE, HF_CONFIG_FILE, RECORD_FILE = "open_clip_config.json", "config.json", "clipib.json"
 WEIGHTS_FILE, SEEN_FILE = "open_clip_model.safetensors", "seen.safetensors"
-WORKS_OFFLINE = "Works without network: --model tiny --pretrained none, a checkpoint folder, or `clipib demo`."
+WORKS_OFFLINE = "Works without network: --model photo, --model tiny --pretrained none, a folder, or `clipib demo`."
 
 
 class Source(NamedTuple):
@@ -175,6 +176,8 @@ def _resolve_name(spec: str, pretrained: str | None) -> Source:
         name = spec
     if name not in open_clip.list_models():
         raise _unknown_model(spec, open_clip.list_models())
+    if name == PHOTO:
+        return _resolve_photo(pretrained)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained == "none":
         return Source(name, RANDOM_WEIGHTS, name, quick_gelu=_config_quick_gelu(name))
@@ -192,6 +195,15 @@ def _resolve_name(spec: str, pretrained: str | None) -> Source:
         weights = str(Path(pretrained).expanduser())
         return Source(name, pretrained, name, weights=weights, quick_gelu=_config_quick_gelu(name))
     return _resolve_tag(name, pretrained, tags)
+
+
+def _resolve_photo(pretrained: str | None) -> Source:
+    """The model of `clipib.models.photo`, which is made of installed packages."""
+    if pretrained not in (None, "none", PHOTO_WEIGHTS):
+        hint = "Leave out --pretrained, or give none for random weights. A fine-tuned photo is opened by its folder."
+        raise UserError(f"'photo' has one set of weights, there is no '{pretrained}' for it.", hint=hint)
+    find_parts()
+    return Source(PHOTO, RANDOM_WEIGHTS if pretrained == "none" else PHOTO_WEIGHTS, PHOTO)
 
 
 def _resolve_tag(name: str, tag: str, tags: list[str]) -> Source:
