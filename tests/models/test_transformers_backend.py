@@ -304,7 +304,9 @@ def test_half_precision_weights_are_the_same_numbers_in_float32(small, tmp_path)
     def halve(state):
         state.update({name: tensor.half() for name, tensor in state.items()})
 
-    model = load_model(damaged(small, tmp_path, "half", edit_weights(halve)), device="cpu")
+    folder = damaged(small, tmp_path, "half", edit_weights(halve))
+    edit("config.json", dtype="float16", torch_dtype="float16")(tmp_path / "half")
+    model = load_model(folder, device="cpu")
     assert {p.dtype for p in model.module.parameters()} == {torch.float32}
 
 
