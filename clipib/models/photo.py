@@ -101,7 +101,7 @@ def build_photo(*, random: bool = False) -> tuple[nn.Module, object]:
 def solve_projection(class_weights: Tensor, text_features: Tensor, *, ridge: float = RIDGE) -> Tensor:
     """Ridge regression from the class weights to the text features, both less their means over the classes.
 
-    P = (W'W + ridge I)^-1 W'(T - mu)
+    P = (W'W + ridge I)^-1 W'(T - mu), where W'(T - mu) = W'T since the columns of W sum to zero
 
     Args:
         class_weights: (C, F), not yet centred. text_features: (C, D) unit norm.
@@ -110,9 +110,8 @@ def solve_projection(class_weights: Tensor, text_features: Tensor, *, ridge: flo
         (F, D): image features (n, F) times it lie beside the text features.
     """
     centred = class_weights - class_weights.mean(0)
-    targets = text_features - text_features.mean(0)
     identity = torch.eye(centred.shape[1], dtype=centred.dtype)
-    return torch.linalg.solve(centred.T @ centred + ridge * identity, centred.T @ targets)
+    return torch.linalg.solve(centred.T @ centred + ridge * identity, centred.T @ text_features)
 
 
 @torch.no_grad()
