@@ -65,7 +65,7 @@ def find_parts() -> Parts:
     missing = [name for name, found in (("images", image), ("texts", text)) if not found]
     if missing or find_spec("transformers") is None:
         what = " and for ".join(missing) or "texts"
-        raise UserError(f"The model 'photo' needs packages that are not installed (for {what}).", hint=f"{INSTALL}.")
+        raise UserError(f"The model 'photo' needs packages that are not installed (for {what}).", hint=INSTALL)
     return Parts(image / "models" / "efficientnet-lite0-57934424.pth", text / "model")
 
 
@@ -160,4 +160,4 @@ def _package(name: str) -> Path | None:
 
 
 def _other_weights(file: Path) -> UserError:
-    return UserError(f"'{file}' holds other tensors than the model 'photo' is made of.", hint=f"{INSTALL} again.")
+    return UserError(f"'{file}' holds other tensors than the model 'photo' is made of.", hint=f"Install them again: {INSTALL}")
