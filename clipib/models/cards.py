@@ -22,7 +22,7 @@ from clipib import __version__
 from clipib.errors import UserError
 from clipib.files import file_stamp, write_aside
 from clipib.hub import is_offline
-from clipib.models import RANDOM_WEIGHTS
+from clipib.models import PHOTO, RANDOM_WEIGHTS
 from clipib.models.sources import Source
 
 FOLDER = "models"
@@ -152,6 +152,11 @@ def _files_of(source: Source) -> list[Path] | None:
         return sorted(p for p in Path(source.folder).rglob("*") if p.is_file())
     if source.pretrained == RANDOM_WEIGHTS:
         return []
+    if source.name == PHOTO:
+        from clipib.models.photo import find_parts
+
+        image_weights, text_folder = find_parts()
+        return [image_weights, *sorted(p for p in text_folder.rglob("*") if p.is_file())]
     if source.weights and Path(source.weights).is_file():
         return [Path(source.weights)]
     found = _cached_files(source)

@@ -159,4 +159,6 @@ def _package(name: str) -> Path | None:
 
 
 def _other_weights(file: Path) -> UserError:
-    return UserError(f"'{file}' holds other tensors than the model 'photo' is made of.", hint=f"Install them again: {INSTALL}")
+    return UserError(
+        f"'{file}' holds other tensors than the model 'photo' is made of.", hint=f"Install them again: {INSTALL}"
+    )

@@ -179,13 +179,17 @@ def classify(features: np.ndarray, classifier: np.ndarray, model: Model, labels:
     Args:
         labels: (N,) classes, or (N, K) zeros and ones; for the latter the logits themselves are given back.
     """
-    scale = float(model.logit_scale)
-    bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
+    scale, bias = _number(model.logit_scale), _number(model.logit_bias)
     weights, parts = classifier.astype(np.float64).T, []
     for start in range(0, len(features), BLOCK):
         logits = (scale * (features[start : start + BLOCK].astype(np.float64) @ weights) + bias).astype(np.float32)
         parts.append(logits if labels.ndim == 2 else predict(logits, labels[start : start + BLOCK]))
     return Scores(np.concatenate(parts)) if labels.ndim == 2 else join_predictions(parts)
+
+
+def _number(scalar: Any) -> float:
+    """A tensor of one element, a number, or None for 0."""
+    return scalar.item() if hasattr(scalar, "item") else float(scalar or 0.0)
 
 
 def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:
