@@ -12,8 +12,13 @@ The function behind every command prints nothing and can be called from a notebo
 from __future__ import annotations
 
 import importlib
+import os
 
 __version__ = "0.1.0"
+
+# Two habits of the hub's clients that nobody asked for: counting downloads, and having pickled weights converted.
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 _TASKS = ("finetune", "zeroshot", "retrieve", "embed", "search")
 __all__ = ["__version__", "embed", "finetune", "retrieve", "search", "zeroshot"]

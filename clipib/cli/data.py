@@ -22,7 +22,7 @@ data_app = typer.Typer(
     "clipib data verify folder:photos --save sheet.png",
 )
 
-Specs = Annotated[list[str], typer.Argument(help="folder:PATH, csv:PATH, digitworld, a name; all their splits.")]
+Specs = Annotated[list[str], typer.Argument(help="folder:, csv:, wds:PATH, a name; all their splits.")]
 
 
 def register(app: typer.Typer) -> None:

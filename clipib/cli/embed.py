@@ -23,9 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def embed(
     ctx: typer.Context,
-    data: Annotated[
-        str, typer.Option("--data", "-d", help="folder:PATH, csv:PATH, digitworld, a name.", rich_help_panel=o.DATA)
-    ] = "digitworld",
+    data: Annotated[str, typer.Option("--data", "-d", help=o.DATA_HELP, rich_help_panel=o.DATA)] = "digitworld",
     model: o.Model = "ViT-B-32",
     pretrained: o.Pretrained = None,
     index: Annotated[

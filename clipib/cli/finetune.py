@@ -26,9 +26,7 @@ def finetune(
     ctx: typer.Context,
     train: Annotated[
         str,
-        typer.Option(
-            "--train", help="Training data: folder:PATH, csv:PATH, digitworld, a name.", rich_help_panel=o.DATA
-        ),
+        typer.Option("--train", help=f"Training data: {o.DATA_HELP}", rich_help_panel=o.DATA),
     ] = "flickr30k",
     val: Annotated[
         str | None,

@@ -15,6 +15,7 @@ from clipib.registry import check_name, nearest
 FORMATS = ("table", "csv", "json", "md", "junit")
 NOT_RECORDED = ("config", "dry_run", "fresh", "resume", "format_", "offline", "verify_cache")
 
+DATA_HELP = "A name, folder:PATH, csv:PATH, wds:PATH, hf:ORG/NAME, digitworld."
 RUNNING, DATA, OUTPUT = "Running", "Data", "Output"
 
 
@@ -96,7 +97,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="open_clip name (also NAME/TAG), hf:ORG/NAME, checkpoint folder, or tiny.",
+        help="open_clip name (also NAME/TAG), hf:ORG/NAME, checkpoint folder, photo, tiny.",
         rich_help_panel="Model",
     ),
 ]

@@ -29,7 +29,7 @@ def search(
         typer.Option(
             "--data",
             "-d",
-            help="folder:PATH, csv:PATH, digitworld, a name.",
+            help=o.DATA_HELP,
             show_default="digitworld",
             rich_help_panel=o.DATA,
         ),

@@ -14,7 +14,7 @@ EXAMPLES = """Examples:
 
 clipib zeroshot --model runs/a/best --datasets folder:photos/test
 
-clipib zeroshot --model tiny --pretrained none --datasets digitworld/digit,mnist --data-root data --format csv"""
+clipib zeroshot --model ViT-B-32 --datasets suite:vtab+ --data-root data --format csv"""
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def zeroshot(
         typer.Option(
             "--datasets",
             "-d",
-            help="folder:PATH, csv:PATH, digitworld, names; commas or repeated.",
+            help=f"{o.DATA_HELP} Also suite:NAME, all; commas or repeated.",
             rich_help_panel=o.DATA,
         ),
     ] = ["digitworld"],  # noqa: B006

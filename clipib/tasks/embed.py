@@ -146,7 +146,7 @@ def embed(
 
 def _image_table(dataset: Dataset) -> dict[str, Any]:
     table = {"sample_id": dataset.images.ids, "sha256": [key.hex() for key in dataset.keys]}
-    if dataset.labels is not None:
+    if dataset.labels is not None and dataset.labels.ndim == 1:
         table |= {"label": dataset.labels, "class": [dataset.classnames[label] for label in dataset.labels]}
     return table
 

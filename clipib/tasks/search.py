@@ -173,7 +173,8 @@ def _check_request(query: str, top: int, save: str | Path | None, index: str | N
 def _of_dataset(features: np.ndarray, dataset: Dataset, model: Model, store: Store) -> Searched:
     ids, texts = dataset.images.ids, np.empty((0, features.shape[1]), dtype=np.float32)
     if dataset.captions is None:
-        classes = [dataset.classnames[label] for label in dataset.labels] if dataset.labels is not None else None
+        one_class = dataset.labels is not None and dataset.labels.ndim == 1
+        classes = [dataset.classnames[label] for label in dataset.labels] if one_class else None
         return Searched(features, ids, classes or [""] * len(ids), texts)
     stored = text_space(model, store).find([content_key(text.encode()) for text in dataset.captions])
     first = first_texts(len(ids), dataset.captions, dataset.image_of_caption)
