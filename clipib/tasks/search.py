@@ -175,7 +175,6 @@ def _of_dataset(features: np.ndarray, dataset: Dataset, model: Model, store: Sto
     if dataset.captions is None:
         classes = [dataset.classnames[label] for label in dataset.labels] if dataset.labels is not None else None
         return Searched(features, ids, classes or [""] * len(ids), texts)
-    space = text_space(model, store)
-    keys = [key for key in (content_key(text.encode()) for text in dataset.captions) if key in space]
+    stored = text_space(model, store).find([content_key(text.encode()) for text in dataset.captions])
     first = first_texts(len(ids), dataset.captions, dataset.image_of_caption)
-    return Searched(features, ids, first, space.get(keys) if keys else texts)
+    return Searched(features, ids, first, stored.features[stored.has] if stored.has.any() else texts)
