@@ -6,19 +6,22 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clipib.data.dataset import Dataset
 from clipib.data.images import content_key, decode_jpeg, why
 from clipib.embeddings.rows import Rows
 from clipib.embeddings.store import Space, Store
 from clipib.errors import UserError
-from clipib.models.model import ENCODER_VERSION, Model
+from clipib.models import ENCODER_VERSION
 from clipib.progress import SILENT, Progress, counted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clipib.models.model import Model
 
 TEXT_BATCH = 64  # larger batches of short texts are slower on a CPU
 NAMED_BAD = 10
@@ -27,22 +30,32 @@ NAMED_BAD = 10
 class ImageFeatures(NamedTuple):
     """Features of what could be read.
 
-    features: (n, D) unit norm float32 on the CPU. kept: (n,) indices of the images that they belong to.
+    array: (n, D) unit norm float32. kept: (n,) indices of the images that they belong to.
     dataset: those images alone. bad: ids of the unreadable ones.
     """
 
-    features: Tensor
+    array: np.ndarray
     kept: np.ndarray
     dataset: Dataset
     bad: list[str]
     n_encoded: int
 
+    @property
+    def features(self) -> Tensor:
+        """The array as a tensor on the CPU."""
+        return _as_tensor(self.array)
+
 
 class TextFeatures(NamedTuple):
-    """features: (M, D) unit norm float32 on the CPU."""
+    """array: (M, D) unit norm float32."""
 
-    features: Tensor
+    array: np.ndarray
     n_encoded: int
+
+    @property
+    def features(self) -> Tensor:
+        """The array as a tensor on the CPU."""
+        return _as_tensor(self.array)
 
 
 def image_space(model: Model, store: Store) -> Space:
@@ -86,7 +99,7 @@ def embed_images(
     if not len(kept):
         raise UserError(f"'{dataset.name}' has no readable image.")
     readable = dataset.take(kept) if bad else dataset
-    return ImageFeatures(torch.from_numpy(rows.get(kept)), kept, readable, list(bad), rows.n_new)
+    return ImageFeatures(rows.get(kept), kept, readable, list(bad), rows.n_new)
 
 
 def embed_texts(
@@ -97,13 +110,28 @@ def embed_texts(
         _warn_damaged(rows, progress)
         if rows.missing():
             _encode_texts(model, texts, rows, progress)
-    return TextFeatures(torch.from_numpy(rows.get(np.arange(len(texts)))), rows.n_new)
+    return TextFeatures(rows.get(np.arange(len(texts))), rows.n_new)
+
+
+def seconds_per_image(model: Model, *, n: int = 8) -> float:
+    """How long encoding takes, measured on a batch of blank images after one to warm up; reading is not in it."""
+    import torch
+    from PIL import Image
+
+    pixels = torch.stack([model.preprocess_eval(Image.new("RGB", (256, 256)))] * n)
+    with torch.inference_mode():
+        model.encode_images(pixels)
+        start = time.perf_counter()
+        model.encode_images(pixels).cpu()
+    return (time.perf_counter() - start) / n
 
 
 def _encode_images(
     model: Model, dataset: Dataset, rows: Rows, batch_size: int, workers: int, max_bad: int, progress: Progress
 ) -> dict[str, str]:
     """Fill in what is missing; returns the unreadable ones, id -> reason, equal files each under their own."""
+    import torch
+
     bad: dict[str, str] = {}
     with progress.track(f"encoding {dataset.name}", len(rows.missing())) as advance:
         for todo in rows.passes():
@@ -124,6 +152,8 @@ def _encode_images(
 
 def _encode_texts(model: Model, texts: tuple[str, ...] | list[str], rows: Rows, progress: Progress) -> None:
     """Fill in what is missing, shortest first."""
+    import torch
+
     missing = rows.missing()
     tokens = model.tokenize([texts[i] for i in missing])
     place = {i: j for j, i in enumerate(missing)}
@@ -135,6 +165,12 @@ def _encode_texts(model: Model, texts: tuple[str, ...] | list[str], rows: Rows, 
                     features = model.encode_texts(tokens[[place[i] for i in chunk]])
                 rows.add(chunk, _finite(features, model))
                 advance(len(chunk))
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    import torch
+
+    return torch.from_numpy(array)
 
 
 def _encoding(model: Model) -> dict[str, object]:
@@ -177,6 +213,8 @@ def _picture(model: Model, dataset: Dataset, index: int):
 
 
 def _finite(features: Tensor, model: Model) -> np.ndarray:
+    import torch
+
     if not torch.isfinite(features).all():
         hint = "Try --precision fp32." if model.precision != "fp32" else "The checkpoint holds NaN or overflows."
         raise UserError(f"{model.name} ({model.pretrained}) gives features that are not finite.", hint=hint)

@@ -22,6 +22,8 @@ from clipib import __version__
 from clipib.errors import UserError
 from clipib.files import file_stamp, write_aside
 from clipib.hub import is_offline
+from clipib.models import PHOTO, RANDOM_WEIGHTS
+from clipib.models.sources import Source
 
 FOLDER = "models"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "transformers", "timm")
@@ -108,8 +110,18 @@ def recall(request: Request, cache_dir: Path) -> dict[str, Any] | None:
     return card if fresh else None
 
 
-def remember(request: Request, model: Any, source: Any, cache_dir: Path) -> None:
-    """Write the card of a model that was just built, where the files that it came from are known."""
+def source_of(card: Mapping[str, Any]) -> Source:
+    """Where the model of a card comes from; its training record is left out."""
+    source = card["source"]
+    return Source(**{**source, "folder": Path(source["folder"]) if source["folder"] else None})
+
+
+def remember(request: Request, model: Any, source: Source, cache_dir: Path, *, seconds_per_image: float | None) -> None:
+    """Write the card of a model that was just built, where the files that it came from are known.
+
+    Args:
+        seconds_per_image: what encoding took, where that was measured.
+    """
     files = _files_of(source)
     if files is None or request.beside.get("precision") == "amp":
         return
@@ -118,11 +130,12 @@ def remember(request: Request, model: Any, source: Any, cache_dir: Path) -> None
         "source": {**source._asdict(), "folder": str(source.folder) if source.folder else None, "record": {}},
         "folder": str(model.folder) if model.folder else None,
         "device": model.device.type,
-        "files": {str(path): file_stamp(path) for path in files},
+        "seconds_per_image": seconds_per_image,
+        "files": {str(path): list(file_stamp(path)) for path in files},
         "facts": {
             **{name: getattr(model, name) for name in FACTS},
-            "logit_scale": float(model.logit_scale),
-            "logit_bias": None if bias is None else float(bias),
+            "logit_scale": model.logit_scale.item(),
+            "logit_bias": None if bias is None else bias.item(),
         },
     }
     path = request.path(cache_dir)
@@ -133,19 +146,24 @@ def remember(request: Request, model: Any, source: Any, cache_dir: Path) -> None
         return  # to remember is a favour
 
 
-def _files_of(source: Any) -> list[Path] | None:
+def _files_of(source: Source) -> list[Path] | None:
     """Every file that a checkpoint is read from; None where that is not known."""
     if source.folder:
         return sorted(p for p in Path(source.folder).rglob("*") if p.is_file())
-    if source.is_random:
+    if source.pretrained == RANDOM_WEIGHTS:
         return []
+    if source.name == PHOTO:
+        from clipib.models.photo import find_parts
+
+        image_weights, text_folder = find_parts()
+        return [image_weights, *sorted(p for p in text_folder.rglob("*") if p.is_file())]
     if source.weights and Path(source.weights).is_file():
         return [Path(source.weights)]
     found = _cached_files(source)
     return found or None
 
 
-def _cached_files(source: Any) -> list[Path]:
+def _cached_files(source: Source) -> list[Path]:
     """The files of a pretrained tag or a repository in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 

@@ -7,15 +7,16 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from clipib import __version__
 from clipib.errors import UserError
-from clipib.models.hf_text import formula_settings, save_text_config
-from clipib.models.model import Model, checkpoint_sha256
 from clipib.models.sources import CONFIG_FILE, RECORD_FILE, SEEN_FILE, WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from clipib.models.model import Model
 
 SCHEMA = "clipib.checkpoint/1"
 
@@ -51,6 +52,9 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
     """
     from safetensors.numpy import save_file as save_arrays
     from safetensors.torch import save_file
+
+    from clipib.models.hf_text import formula_settings, save_text_config
+    from clipib.models.model import checkpoint_sha256
 
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from clipib.errors import UserError
+from clipib.models import DEFAULT_PREPROCESS, PHOTO, PRECISIONS, PREPROCESS, RANDOM_WEIGHTS
 from clipib.models.hf_text import formula_settings, local_text_cfg
-from clipib.models.model import DTYPES, PRECISIONS, RANDOM_WEIGHTS, Loaded, Model, checkpoint_sha256
-from clipib.models.photo import PHOTO, build_photo
-from clipib.models.preprocess import DEFAULT_PREPROCESS, PREPROCESS, eval_transform, train_transform
+from clipib.models.model import DTYPES, Loaded, Model, checkpoint_sha256
+from clipib.models.photo import build_photo
+from clipib.models.preprocess import eval_transform, train_transform
 from clipib.models.sources import Source, check_weights, resolve_model
 from clipib.models.text import check_whole_context, reads_whole_context
 from clipib.registry import check_name

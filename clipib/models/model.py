@@ -7,18 +7,16 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from clipib.models import RANDOM_WEIGHTS
 from clipib.models.hf_text import cut_padding, is_hf_text
 from clipib.models.text import cut_length, encode_cut_text, is_cuttable
 
-ENCODER_VERSION = 1  # raised when the same weights and inputs would give other features
-
-PRECISIONS = ("fp32", "bf16", "fp16", "amp")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -104,25 +102,7 @@ class Model:
         """What the token ids of a text depend on."""
         text = self.config.get("text_cfg", {})
         kept = {k: text.get(k) for k in ("context_length", "tokenizer_kwargs", "tokenizer_mode")}
-        return json.dumps([type(self.tokenizer).__name__, kept, self._tokenizer_rules], sort_keys=True)
-
-    @cached_property
-    def _tokenizer_rules(self) -> str:
-        """sha256 of vocabulary and rules of a transformers tokenizer, "" for open_clip's own."""
-        inner = getattr(self.tokenizer, "tokenizer", None)
-        if inner is None:
-            return ""
-        backend = getattr(inner, "backend_tokenizer", None)
-        if backend is not None:
-            rules = json.loads(backend.to_str())
-            rules = {k: v for k, v in rules.items() if k not in ("truncation", "padding")}  # set by the last call
-        else:
-            rules = [type(inner).__name__, sorted(inner.get_vocab().items())]
-            pieces = getattr(inner, "sp_model", None)
-            rules.append(hashlib.sha256(pieces.serialized_model_proto()).hexdigest() if pieces else "")
-        clean = getattr(getattr(self.tokenizer, "clean_fn", None), "__name__", "")
-        rules = [rules, inner.padding_side, inner.pad_token_id, clean]
-        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+        return json.dumps([type(self.tokenizer).__name__, kept, tokenizer_rules(self.tokenizer)], sort_keys=True)
 
     @property
     def computes_in(self) -> str:
@@ -162,14 +142,30 @@ class Model:
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device))
 
 
-RANDOM_WEIGHTS = "random weights"
-
-
 def amp_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device computes in it, else float16."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
+
+
+@lru_cache(maxsize=4)  # a vocabulary may have a quarter of a million words
+def tokenizer_rules(tokenizer: Any) -> str:
+    """sha256 of vocabulary and rules of a transformers tokenizer, "" for open_clip's own."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is None:
+        return ""
+    backend = getattr(inner, "backend_tokenizer", None)
+    if backend is not None:
+        rules = json.loads(backend.to_str())
+        rules = {k: v for k, v in rules.items() if k not in ("truncation", "padding")}  # set by the last call
+    else:
+        pieces = getattr(inner, "sp_model", None)
+        model = hashlib.sha256(pieces.serialized_model_proto()).hexdigest() if pieces else ""
+        rules = [type(inner).__name__, sorted(inner.get_vocab().items()), model]
+    clean = getattr(getattr(tokenizer, "clean_fn", None), "__name__", "")
+    described = [rules, inner.padding_side, inner.pad_token_id, clean]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def checkpoint_sha256(config: dict[str, Any], preprocess: dict[str, Any], state: dict[str, Tensor]) -> str:

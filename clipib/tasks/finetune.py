@@ -13,10 +13,10 @@ from clipib.errors import UserError, try_all
 from clipib.files import default_cache_dir
 from clipib.losses import LOSSES
 from clipib.losses.composed import Loss, make_loss
+from clipib.models import DEFAULT_PREPROCESS, PREPROCESS, RANDOM_WEIGHTS
 from clipib.models.checkpoint import load_seen, recover, remove_checkpoint, save_checkpoint
 from clipib.models.load import load_model, pick_device
-from clipib.models.model import RANDOM_WEIGHTS, Model
-from clipib.models.preprocess import DEFAULT_PREPROCESS, PREPROCESS
+from clipib.models.model import Model
 from clipib.models.sources import RECORD_FILE, Source, find_model, read_json
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name

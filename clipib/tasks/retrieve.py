@@ -14,8 +14,7 @@ from clipib.embeddings.store import Store
 from clipib.errors import UserError
 from clipib.metrics.retrieval import recall_at_k
 from clipib.metrics.statistics import wilson_interval
-from clipib.models.load import load_model
-from clipib.models.preprocess import DEFAULT_PREPROCESS
+from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
 from clipib.scoring.tiles import Ranks, retrieval_ranks
 from clipib.tasks.known_truth import true_pmi_recall
@@ -73,7 +72,7 @@ def retrieve(
     if not recall_k or min(recall_k) < 1:
         raise UserError(f"Recall at {recall_k} is not defined.", hint="Give whole numbers from 1: --recall-k 1,5,10.")
     recall_k = tuple(dict.fromkeys(recall_k))
-    source, planned, specs = plan_evaluation(
+    checkpoint, planned, specs = plan_evaluation(
         "retrieve",
         model,
         datasets,
@@ -103,8 +102,7 @@ def retrieve(
     rows: list[Row] = []
     images_encoded = texts_encoded = 0
     with ResultsFolder(out, command="retrieve", settings=settings, fresh=fresh) as folder:
-        progress.say(f"loading {source.name}")
-        loaded_model = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
+        loaded_model = checkpoint.open()
         overlaps = [check_overlap(loaded_model, d, allow=allow_overlap, progress=progress) for d in planned]
         folder.begin()
         run = RunContext("retrieve", loaded_model, PROTOCOL, seed)

@@ -16,10 +16,9 @@ from clipib.embeddings.folder import read_embedded
 from clipib.embeddings.index import KINDS
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
+from clipib.models import DEFAULT_MODEL, DEFAULT_PREPROCESS, PRECISIONS
 from clipib.models.load import load_model, pick_device
-from clipib.models.model import PRECISIONS, Model
-from clipib.models.preprocess import DEFAULT_PREPROCESS
-from clipib.models.sources import DEFAULT_MODEL
+from clipib.models.model import Model
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.embedded import check_unchanged, content_of, first_texts, pictures_of, source_of
@@ -92,7 +91,7 @@ def search(
         shown = counted(len(folder.features["images"]), "image")
         progress.say(f"search: {describe_model(source)}; {shown} of '{folder.about['dataset']}' in {embedded}")
     else:
-        source, (dataset,), _ = plan_evaluation(
+        checkpoint, (dataset,), _ = plan_evaluation(
             "search",
             model or DEFAULT_MODEL,
             one_spec(data or "digitworld"),
@@ -115,11 +114,12 @@ def search(
     pictures = pictures_of(folder) if embedded and save else None
     if dry_run:
         return []
-    progress.say(f"loading {source.name}")
-    loaded = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
     if embedded:
+        progress.say(f"loading {source.name}")
+        loaded = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
         searched = content_of(folder, loaded)
     else:
+        loaded = checkpoint.open()
         images = embed_images(
             loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
         )
@@ -177,4 +177,4 @@ def _of_dataset(features: np.ndarray, dataset: Dataset, model: Model, store: Sto
         return Searched(features, ids, classes or [""] * len(ids), texts)
     stored = text_space(model, store).find([content_key(text.encode()) for text in dataset.captions])
     first = first_texts(len(ids), dataset.captions, dataset.image_of_caption)
-    return Searched(features, ids, first, stored.features[stored.has] if stored.has.any() else texts)
+    return Searched(features, ids, first, texts if stored.features is None else stored.features[stored.has])

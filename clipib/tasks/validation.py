@@ -25,7 +25,7 @@ def validate(model: Model, val: Dataset, batch_size: int, workers: int) -> dict[
         ways = {"image": ranks.text_to_image.numpy(), "text": ranks.image_to_text.numpy()}
         return {f"{way}_retrieval_recall@{k}": recall_at_k(found, k) for way, found in ways.items() for k in RECALL_K}
     classifier, _ = build_classifier(model, val, store=None)
-    predictions = classify(images.features, classifier, model, val.labels)
+    predictions = classify(images.array, classifier, model, val.labels)
     accuracies = {f"acc{k}": accuracy_at_k(predictions.target_rank, k) for k in (1, 5) if k <= len(val.classnames)}
     return {**accuracies, "mean_per_class_recall": mean_per_class_recall(predictions.predicted, val.labels)}
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
 from clipib.data.dataset import Dataset
 from clipib.data.prompts import class_prompts, prompts_sha256, read_templates
@@ -24,14 +23,14 @@ from clipib.metrics.classification import (
 )
 from clipib.metrics.multilabel import mean_average_precision
 from clipib.metrics.statistics import wilson_interval
-from clipib.models.load import load_model
-from clipib.models.model import Model
-from clipib.models.preprocess import DEFAULT_PREPROCESS
+from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
-from clipib.tasks.known_truth import bayes_ceiling, is_grey
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
 from clipib.tasks.suites import average_rows
+
+if TYPE_CHECKING:
+    from clipib.models.model import Model
 
 PROTOCOL = "strict"
 BLOCK = 4096  # images classified at once
@@ -91,7 +90,7 @@ def zeroshot(
     settings = settings or settings_of(locals())
     out, store = Path(out), Store(cache_dir)
     own_templates = read_templates(templates) if templates else None
-    source, planned, specs = plan_evaluation(
+    checkpoint, planned, specs = plan_evaluation(
         "zeroshot",
         model,
         datasets,
@@ -117,8 +116,7 @@ def zeroshot(
     rows: list[Row] = []
     images_encoded = texts_encoded = 0
     with ResultsFolder(out, command="zeroshot", settings=settings, fresh=fresh) as folder:
-        progress.say(f"loading {source.name}")
-        loaded_model = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
+        loaded_model = checkpoint.open()
         overlaps = [check_overlap(loaded_model, d, allow=allow_overlap, progress=progress) for d in planned]
         folder.begin()
         run = RunContext("zeroshot", loaded_model, PROTOCOL, seed)
@@ -141,7 +139,7 @@ def zeroshot(
             classifier, n_texts = build_classifier(loaded_model, dataset, store=store, progress=progress)
             texts_encoded += n_texts
             read = images.dataset
-            predictions = classify(images.features, classifier, loaded_model, read.labels)
+            predictions = classify(images.array, classifier, loaded_model, read.labels)
             found = _rows(run, dataset, read, predictions, prompts, len(images.bad), overlap)
             folder.add(found, _samples(read, predictions))
             rows += found
@@ -154,7 +152,7 @@ def zeroshot(
 
 def build_classifier(
     model: Model, dataset: Dataset, *, store: Store | None, progress: Progress = SILENT
-) -> tuple[torch.Tensor, int]:
+) -> tuple[np.ndarray, int]:
     """The mean of the unit prompt features of each class, normalised again.
 
     Returns:
@@ -162,8 +160,9 @@ def build_classifier(
     """
     prompts = class_prompts(dataset.classnames, dataset.templates)
     texts = embed_texts(model, prompts, store=store, progress=progress)
-    per_class = texts.features.reshape(len(dataset.classnames), len(dataset.templates), -1)
-    return torch.nn.functional.normalize(per_class.mean(dim=1), dim=-1), texts.n_encoded
+    per_class = texts.array.reshape(len(dataset.classnames), len(dataset.templates), -1).astype(np.float64)
+    mean = per_class.mean(axis=1)
+    return (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32), texts.n_encoded
 
 
 class Scores(NamedTuple):
@@ -172,9 +171,7 @@ class Scores(NamedTuple):
     scores: np.ndarray
 
 
-def classify(
-    features: torch.Tensor, classifier: torch.Tensor, model: Model, labels: np.ndarray
-) -> Predictions | Scores:
+def classify(features: np.ndarray, classifier: np.ndarray, model: Model, labels: np.ndarray) -> Predictions | Scores:
     """Predictions for (N, D) image features by a (K, D) classifier, block by block.
 
     Logits are products in float64 rounded to float32, so that equal classes get equal logits whatever the block.
@@ -182,16 +179,17 @@ def classify(
     Args:
         labels: (N,) classes, or (N, K) zeros and ones; for the latter the logits themselves are given back.
     """
-    with torch.inference_mode():
-        scale = float(model.logit_scale)
-        bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
-        weights = classifier.double().T
-        parts = []
-        for start in range(0, len(features), BLOCK):
-            logits = (scale * (features[start : start + BLOCK].double() @ weights) + bias).float()
-            logits = logits.numpy()
-            parts.append(logits if labels.ndim == 2 else predict(logits, labels[start : start + BLOCK]))
+    scale, bias = _number(model.logit_scale), _number(model.logit_bias)
+    weights, parts = classifier.astype(np.float64).T, []
+    for start in range(0, len(features), BLOCK):
+        logits = (scale * (features[start : start + BLOCK].astype(np.float64) @ weights) + bias).astype(np.float32)
+        parts.append(logits if labels.ndim == 2 else predict(logits, labels[start : start + BLOCK]))
     return Scores(np.concatenate(parts)) if labels.ndim == 2 else join_predictions(parts)
+
+
+def _number(scalar: Any) -> float:
+    """A tensor of one element, a number, or None for 0."""
+    return scalar.item() if hasattr(scalar, "item") else float(scalar or 0.0)
 
 
 def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:
@@ -251,6 +249,8 @@ def _rows(
             metric, group = f"worst_group_acc{k}", {"group": str(worst.group)}
             rows.append(row(metric, worst.accuracy, worst.n, group, main=main == metric))
     if read.world is not None:
+        from clipib.tasks.known_truth import bayes_ceiling, is_grey
+
         rows.append(row("acc1_bayes", bayes_ceiling(read), len(read), {}))
         coloured = ~is_grey(read)
         if coloured.any():

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def test_what_was_encoded_before_an_interruption_is_kept(model, photo_folder, tm
                 raise KeyboardInterrupt
             return super().encode_images(pixels, **options)
 
-    stops = Stops(**vars(model))
+    stops = Stops(**{f.name: getattr(model, f.name) for f in fields(model)})
     with pytest.raises(KeyboardInterrupt):
         embed_images(stops, read(photo_folder), store=store, batch_size=2)
     rest = embed_images(model, read(photo_folder), store=store, batch_size=2)

