@@ -6,7 +6,8 @@
 Both are written aside and renamed, the keys last, and removed the keys first: a block is there when its keys are. Every
 read hashes the block and holds the hash against the name (some 0.6 s per gigabyte, next to which a record of what was
 hashed before would save little and promise less). So what is read is what was written, whatever happened to the files
-in between: a flipped bit, a truncation, a decaying disk.
+in between: a flipped bit, a truncation, a decaying disk. Only a file that is cut off in place in the very moment of
+reading gives no rows and no error, but ends the process (a bus error of the memory map).
 """
 
 from __future__ import annotations

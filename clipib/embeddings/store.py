@@ -82,7 +82,7 @@ class Space:
         self._touched: set[str] = set()
 
     def find(self, keys: list[bytes]) -> Found:
-        """Copy the features of those of N distinct keys that are here, from blocks that proved whole.
+        """Copy the features of those of N keys that are here, from blocks that proved whole.
 
         Damaged blocks are removed on the way, if the folder can be written; gone ones are looked for in what has
         come since.
@@ -101,7 +101,7 @@ class Space:
         return found
 
     def get(self, keys: list[bytes]) -> np.ndarray:
-        """(N, ...) float32 features of distinct keys.
+        """(N, ...) float32 features of N keys.
 
         Raises:
             KeyError: when some are not here.

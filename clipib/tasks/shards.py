@@ -97,7 +97,9 @@ def _take_in(shard: Embedded, model: Model, store: Store) -> int:
                 "for, or with another preprocessing.",
                 hint=f"Name another --out, or remove '{shard.folder.parent}'.",
             )
-        rows = {key: row for row, key in enumerate(_keys(shard, what)) if key not in space}
+        keys = _keys(shard, what)
+        stored = space.find(keys).has
+        rows = {key: row for row, key in enumerate(keys) if not stored[row]}
         if rows:
             space.append(list(rows), features[list(rows.values())])
         n_new += len(rows)

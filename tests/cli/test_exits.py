@@ -159,7 +159,7 @@ def test_a_reader_that_goes_away_is_no_failure():
 @pytest.mark.parametrize("command", ["zeroshot --datasets", "retrieve --split", "embed --data", "finetune --train"])
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_a_disk_without_room_is_found_before_work(clipib, checkpoint, tmp_path, monkeypatch, command, more):
-    monkeypatch.setattr("clipib.tasks.prepare.shutil.disk_usage", lambda place: SimpleNamespace(free=0))
+    monkeypatch.setattr("clipib.files.shutil.disk_usage", lambda place: SimpleNamespace(free=0))
     result = clipib(*command.split(), "digitworld:n=60+seed=8", "--model", checkpoint, *more)
     ends_with_2(result, "0 kB free", "Free some space")
     assert not (tmp_path / "runs").exists()

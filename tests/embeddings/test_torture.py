@@ -53,15 +53,16 @@ def damage_one(root, rng):
     files = [path for path in root.glob("*/*.npy") if not path.name.startswith(".")]
     if not files:
         return
-    path = rng.choice(files)
+    path, how = rng.choice(files), rng.random()
     try:
         data = bytearray(path.read_bytes())
-        how = rng.random() if data else 1.0
-        if how < 0.7:
+        if how < 0.7 and data:
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        else:
+            data = data[: len(data) // 2] if how < 0.85 else b""
         # Renamed over, as a tool would: a file that is cut off under a memory map ends its reader with a bus error.
         aside = path.with_name(f".damage{rng.random()}")
-        aside.write_bytes(data if how < 0.7 else data[: len(data) // 2] if how < 0.85 else b"")
+        aside.write_bytes(data)
         os.replace(aside, path)
     except OSError:  # removed meanwhile
         return
