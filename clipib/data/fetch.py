@@ -52,10 +52,10 @@ class Plan(NamedTuple):
         return sum(f.size for f in self.files)
 
 
-def data_home(data_root: str | Path | None) -> Path:
+def data_home(data_root: str | Path | None, cache_dir: str | Path | None = None) -> Path:
     """Where local copies lie: as named, else CLIPIB_DATA, else a folder in the cache."""
     root = data_root or os.environ.get("CLIPIB_DATA")
-    return Path(root).expanduser() if root else default_cache_dir() / "data"
+    return Path(root).expanduser() if root else Path(cache_dir or default_cache_dir()) / "data"
 
 
 def is_complete(root: Path, wanted: Wanted) -> bool:

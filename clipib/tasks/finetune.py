@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipib import __version__
+from clipib.data.fetch import data_home
 from clipib.data.load import load_dataset
 from clipib.data.manifest import Manifest
 from clipib.errors import UserError, try_all
@@ -109,11 +110,12 @@ def finetune(
     check_name("precision", precision, ("auto", "fp32", "amp"))
     check_name("preprocess", preprocess, PREPROCESS)
     pick_device(device)
+    place = {"data_root": data_home(data_root, cache_dir), "columns": columns, "progress": progress}
     source, dataset, chosen = try_all(
         (
             lambda: find_model(model, pretrained),
-            lambda: load_dataset(train, role="train", data_root=data_root, name=name, columns=columns),
-            lambda: load_dataset(val, role="val", data_root=data_root, columns=columns) if val else None,
+            lambda: load_dataset(train, role="train", name=name, **place),
+            lambda: load_dataset(val, role="val", **place) if val else None,
         )
     )
     _check_place(out, source)
@@ -121,6 +123,8 @@ def finetune(
     for given in filter(None, (dataset, chosen)):
         if given.captions is None and given.labels is None:
             raise UserError(f"'{given.name}' has neither captions nor classes.", hint="Use class folders or a table.")
+        if given.captions is None and given.labels.ndim == 2:
+            raise UserError(f"The images of '{given.name}' have several classes each; finetune takes one, or captions.")
     manifest = Manifest(cache_dir or default_cache_dir(), verify=verify_cache)
     if not dry_run:
         dataset, chosen = (d and d.changed(manifest=manifest) for d in (dataset, chosen))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clipib.data.dataset import Dataset
+from clipib.data.fetch import data_home
 from clipib.data.images import why
 from clipib.data.load import load_datasets
 from clipib.data.manifest import Manifest
@@ -223,7 +224,12 @@ def plan_evaluation(
         (
             checkpoint.source,
             lambda: load_datasets(
-                runnable(specs), need=need, data_root=data_root, name=name, columns=columns, progress=progress
+                runnable(specs),
+                need=need,
+                data_root=data_home(data_root, store.cache_dir),
+                name=name,
+                columns=columns,
+                progress=progress,
             ),
         )
     )
