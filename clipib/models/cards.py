@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,6 +70,7 @@ class RememberedModel:
         self._facts |= {"folder": Path(card["folder"]) if card["folder"] else None}
         self._build = build
         self._built: Any = None
+        self._turn = threading.Lock()  # decoding threads may ask first, and all at once
 
     @property
     def is_built(self) -> bool:
@@ -87,14 +89,15 @@ class RememberedModel:
         Raises:
             UserError: when the weights are not those of the card.
         """
-        if self._built is None:
-            model = self._build()
-            if model.fingerprint != self._facts["fingerprint"]:
-                raise UserError(
-                    f"The weights of '{self._facts['pretrained']}' changed, though their size and times did not.",
-                    hint="Run again with --verify-cache.",
-                )
-            self._built = model
+        with self._turn:
+            if self._built is None:
+                model = self._build()
+                if model.fingerprint != self._facts["fingerprint"]:
+                    raise UserError(
+                        f"The weights of '{self._facts['pretrained']}' changed, though their size and times did not.",
+                        hint="Run again with --verify-cache.",
+                    )
+                self._built = model
         return self._built
 
 

@@ -33,7 +33,7 @@ def test_finetune_zeroshot_retrieve_in_a_row(clipib, tmp_path, shared_data):
 def test_the_result_goes_to_stdout_and_the_rest_to_stderr(clipib, checkpoint, format_):
     result = ok(clipib("zeroshot", "-m", checkpoint, "-d", "digitworld/digit:n=30", "--format", format_))
     rows = read_rows("runs/zeroshot/results.csv")
-    assert "loading tiny" in result.stderr and "loading" not in result.stdout
+    assert "zeroshot: tiny" in result.stderr and "zeroshot:" not in result.stdout
     if format_ == "csv":
         assert [r["metric"] for r in csv.DictReader(io.StringIO(result.stdout))] == [r.metric for r in rows]
     elif format_ == "json":

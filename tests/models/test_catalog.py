@@ -4,6 +4,8 @@ import sys
 
 import open_clip
 
+from clipib.models.sources import BUILT_IN
+
 
 def test_the_list_without_torch_is_open_clips_own():
     code = (
@@ -16,7 +18,7 @@ def test_the_list_without_torch_is_open_clips_own():
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     found, left, hidden = json.loads(output)
     assert left == [] and not hidden
-    built_in = {name: tags for name, tags in found.items() if name != "tiny"}
-    expected = [name for name in open_clip.list_models() if name != "tiny"]
+    built_in = {name: tags for name, tags in found.items() if name not in BUILT_IN}
+    expected = [name for name in open_clip.list_models() if name not in BUILT_IN]
     assert list(built_in) == expected
     assert built_in == {name: open_clip.list_pretrained_tags_by_model(name) for name in expected}
