@@ -77,16 +77,13 @@ def is_complete(root: Path, wanted: Wanted) -> bool:
     return True
 
 
-def fetch(wanted: Iterable[Wanted], root: Path, *, update: bool = False, progress: Progress = SILENT) -> list[Plan]:
-    """Bring what is missing of these data sets.
+def plan_fetch(wanted: Iterable[Wanted], root: Path, *, update: bool = False) -> list[Plan]:
+    """What is missing of these data sets, as the hub lists it; one that is complete is left out and asks no network.
 
     A data set that the lock names comes at its locked commit; `update` asks the repository for its newest.
 
-    Returns:
-        What was brought; data sets that were complete are left out.
-
     Raises:
-        UserError: naming everything that cannot be had; for bytes that differ from the lock.
+        UserError: naming everything that cannot be had; for files that differ from the lock.
     """
     wanted = [w for w in wanted if update or not is_complete(root, w)]
     if not wanted:
@@ -101,15 +98,35 @@ def fetch(wanted: Iterable[Wanted], root: Path, *, update: bool = False, progres
     lock = read_lock(root)
     with ThreadPoolExecutor(8) as pool:
         looked = [pool.submit(_plan, w, root, {} if update else lock.get(w.name, {})) for w in wanted]
-    plans = try_all(f.result for f in looked)
-    check_disk(root, sum(p.size_bytes for p in plans), "the data")
+    return try_all(f.result for f in looked)
+
+
+def fetch(wanted: Iterable[Wanted], root: Path, *, update: bool = False, progress: Progress = SILENT) -> list[Plan]:
+    """Bring what is missing of these data sets, see `plan_fetch`.
+
+    Returns:
+        What was brought; data sets that were complete are left out.
+
+    Raises:
+        UserError: naming everything that cannot be had; for bytes that differ from the lock or the hub's own hashes.
+    """
+    plans = plan_fetch(wanted, root, update=update)
+    total = sum(p.size_bytes for p in plans)
+    check_disk(root, total, "the data")
+    if len(plans) > 1:
+        progress.say(f"fetching {counted(len(plans), 'data set')}, {size_text(total)} in all, into {root}")
     for plan in plans:
-        progress.say(
-            f"{plan.wanted.name} ({plan.wanted.split}): fetching {counted(len(plan.files), 'file')}, "
-            f"{size_text(plan.size_bytes)}, of {plan.wanted.repo} at {plan.listing.commit[:12]}"
-        )
+        progress.say(describe_plan(plan))
         _bring(plan, root, progress)
     return plans
+
+
+def describe_plan(plan: Plan) -> str:
+    """One line on what is to be fetched."""
+    return (
+        f"{plan.wanted.name} ({plan.wanted.split}): {counted(len(plan.files), 'file')} to fetch, "
+        f"{size_text(plan.size_bytes)}, of {plan.wanted.repo} at {plan.listing.commit[:12]}"
+    )
 
 
 def fetch_url(base: str, split: str, name: str, root: Path, *, progress: Progress = SILENT) -> None:

@@ -13,7 +13,7 @@ from clipib.data import DATA_KINDS
 from clipib.data.catalog import CATALOG
 from clipib.data.dataset import Dataset
 from clipib.data.entries import load_entry
-from clipib.data.fetch import Wanted, data_home, fetch, fetch_url, read_lock
+from clipib.data.fetch import Wanted, data_home, describe_plan, fetch, fetch_url, plan_fetch, read_lock
 from clipib.data.specs import Spec, is_url, parse_specs, repository_of
 from clipib.errors import UserError, try_all
 from clipib.progress import SILENT, Progress
@@ -30,6 +30,7 @@ def load_datasets(
     data_root: str | Path | None = None,
     name: str = "",
     columns: Mapping[str, str] | None = None,
+    dry_run: bool = False,
     progress: Progress = SILENT,
 ) -> list[Dataset]:
     """Load every data set that the arguments name; what is to be fetched is listed, and then fetched, together.
@@ -40,6 +41,7 @@ def load_datasets(
         need: "label" or "caption" where the task cannot do without.
         data_root: folder of local copies by name; left out, the variable CLIPIB_DATA, else a folder in the cache.
         name: the name in the results, for a single data set.
+        dry_run: say what would be fetched, and leave those data sets out.
         columns: `image_column`, `caption_column`, `label_column`, `separator` of tables.
 
     Raises:
@@ -50,13 +52,14 @@ def load_datasets(
     if name and len(specs) > 1:
         raise UserError(f"--name '{name}' is for a single data set, but {len(specs)} are named.")
     root = data_home(data_root)
-    reads = [partial(_load, spec, role, need, root, name, dict(columns or {}), progress) for spec in specs]
+    reads = [partial(_load, spec, role, need, root, name, dict(columns or {}), dry_run, progress) for spec in specs]
     remote = try_all(partial(wanted_of, spec, role, root) for spec in specs)
     there = [read for read, wanted in zip(reads, remote, strict=True) if not wanted]
-    bring = partial(_bring, [w for w in remote if w], root, progress)
-    _, *local = try_all([bring, *there])  # all that is missing is told at once
+    bring = partial(_bring, [w for w in remote if w], root, dry_run, progress)
+    missing, *local = try_all([bring, *there])  # all that is missing is told at once
     local = iter(local)
-    found = try_all(read if wanted else partial(next, local) for read, wanted in zip(reads, remote, strict=True))
+    pairs = [(read, wanted) for read, wanted in zip(reads, remote, strict=True) if wanted not in missing]
+    found = try_all(read if wanted else partial(next, local) for read, wanted in pairs)
     datasets = [d for group in found for d in group]
     doubled = [n for n, count in Counter((d.name, d.split) for d in datasets).items() if count > 1]
     if doubled:
@@ -99,17 +102,27 @@ def wanted_of(spec: Spec, role: str, root: Path) -> Wanted | None:
     return None
 
 
-def _bring(wanted: list[Wanted], root: Path, progress: Progress) -> None:
+def _bring(wanted: list[Wanted], root: Path, dry_run: bool, progress: Progress) -> list[Wanted]:
+    """Fetch what is missing; a dry run only says what that would be, and returns it."""
     try:
-        fetch(wanted, root, progress=progress)
+        if not dry_run:
+            fetch(wanted, root, progress=progress)
+            return []
+        plans = plan_fetch(wanted, root)
     except UserError as error:
         raise UserError(error.message, hint=f"{error.hint}\n{ELSEWHERE}") from error
+    for plan in plans:
+        progress.say(describe_plan(plan))
+    return [plan.wanted for plan in plans]
 
 
 def _load(
-    spec: Spec, role: str, need: str, root: Path, name: str, columns: dict[str, str], progress: Progress
+    spec: Spec, role: str, need: str, root: Path, name: str, columns: dict[str, str], dry_run: bool, progress: Progress
 ) -> list[Dataset]:
     split = spec.split or role
+    if dry_run and (is_url(spec.argument) or (spec.kind == "hf" and repository_of(spec.argument))):
+        progress.say(f"{spec.text}: would be fetched; a dry run does not look into it")
+        return []
     if spec.kind == "name":
         return [load_entry(spec.argument, split, need, root)]
     load = resolve("data kind", DATA_KINDS, spec.kind)

@@ -83,7 +83,7 @@ def embed(
         check_name("index", index, indexes.KINDS)
     if index and part:
         raise UserError("An index is built over all images, not over a shard.", hint="Add --index to the last run.")
-    checkpoint, (dataset,), _ = plan_evaluation(
+    checkpoint, planned, _ = plan_evaluation(
         "embed",
         model,
         one_spec(data),
@@ -103,6 +103,9 @@ def embed(
         dry_run=dry_run,
         progress=progress,
     )
+    if not planned:  # a dry run of data that are not here yet
+        return []
+    (dataset,) = planned
     place = part.folder(out) if part else out
     if part:
         dataset = take_part(dataset, part)

@@ -8,7 +8,7 @@ from typing import Any
 
 from clipib import __version__
 from clipib.data.fetch import data_home
-from clipib.data.load import load_dataset
+from clipib.data.load import load_datasets, one_spec
 from clipib.data.manifest import Manifest
 from clipib.errors import UserError, try_all
 from clipib.files import default_cache_dir
@@ -110,14 +110,17 @@ def finetune(
     check_name("precision", precision, ("auto", "fp32", "amp"))
     check_name("preprocess", preprocess, PREPROCESS)
     pick_device(device)
-    place = {"data_root": data_home(data_root, cache_dir), "columns": columns, "progress": progress}
-    source, dataset, chosen = try_all(
+    place = {"data_root": data_home(data_root, cache_dir), "columns": columns, "dry_run": dry_run, "progress": progress}
+    source, datasets, chosen = try_all(
         (
             lambda: find_model(model, pretrained),
-            lambda: load_dataset(train, role="train", name=name, **place),
-            lambda: load_dataset(val, role="val", **place) if val else None,
+            lambda: load_datasets(one_spec(train), role="train", name=name, **place),
+            lambda: load_datasets(one_spec(val), role="val", **place) if val else [],
         )
     )
+    if not datasets or len(chosen) < bool(val):  # a dry run of data that are not here yet
+        return Outcome([], out)
+    dataset, chosen = datasets[0], next(iter(chosen), None)
     _check_place(out, source)
     seen_before = load_seen(source.folder) if source.folder else None
     for given in filter(None, (dataset, chosen)):

@@ -229,6 +229,7 @@ def plan_evaluation(
                 data_root=data_home(data_root, store.cache_dir),
                 name=name,
                 columns=columns,
+                dry_run=dry_run,
                 progress=progress,
             ),
         )

@@ -191,3 +191,15 @@ def test_a_read_only_data_root_is_read(wanted, tmp_path):
         assert is_complete(tmp_path, wanted)
     finally:
         os.chmod(tmp_path / "pets", 0o755)
+
+
+def test_a_dry_run_says_what_it_would_fetch_and_fetches_nothing(hub, wanted, tmp_path, clipib, checkpoint):
+    hub.requests.clear()
+    for command in ("zeroshot --datasets", "embed --data", "search cat --data", "finetune --val digitworld --train"):
+        result = clipib(
+            *command.split(), "wds:org/pets:test", "-m", checkpoint, "--data-root", tmp_path / "root", "--dry-run"
+        )
+        assert result.exit_code == 0, result.stderr
+        assert "org--pets (test): 5 files to fetch" in result.stderr and "dry run" in result.stderr
+    assert not (tmp_path / "root").exists()
+    assert not any("/resolve/" in path for path in paths(hub))
