@@ -10,7 +10,8 @@ from PIL import Image
 def picture(i: int, form: str = "PNG", size=(9, 7)) -> bytes:
     """One plain picture, another for every i below 65,536."""
     out = io.BytesIO()
-    Image.new("RGB", size, (i % 256, i // 256 % 256, 90)).save(out, form)
+    options = {"lossless": True} if form == "WEBP" else {}
+    Image.new("RGB", size, (i % 256, i // 256 % 256, 90)).save(out, form, **options)
     return out.getvalue()
 
 

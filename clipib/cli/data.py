@@ -38,6 +38,7 @@ def fetch(
     data_root: o.DataRoot = None,
     split: Annotated[str, typer.Option(help="Of the names that say none.")] = "test",
     update: Annotated[bool, typer.Option("--update", help="The newest commit in place of the locked one.")] = False,
+    offline: o.Offline = False,
     format_: o.Format = "table",
 ) -> None:
     """Fetch data sets of the hub, and lock their revision and hashes in data.lock."""

@@ -19,6 +19,7 @@ from clipib.progress import Progress
 from clipib.tasks.results import Row, to_csv
 
 QUIET_SECONDS = 20.0  # between plain lines of one job
+MANY = 6  # more data sets than this share one table of their main metrics
 
 
 def make_progress() -> Progress:
@@ -104,7 +105,8 @@ def print_rows(rows: Sequence[Row], format_: str) -> None:
     elif format_ == "junit":
         sys.stdout.write(_junit(rows))
     else:
-        for title, records in _by_data_set(rows):
+        many = len({(r.model, r.pretrained, r.dataset) for r in rows}) > MANY
+        for title, records in _main_metrics(rows) if many else _by_data_set(rows):
             _print_records(records, format_, title=title)
 
 
@@ -122,6 +124,19 @@ def print_records(records: Sequence[dict[str, Any]], format_: str, *, title: str
         raise UserError("This command has no junit output.", hint="Use --format table, csv, json or md.")
     else:
         _print_records(records, format_, title=title)
+
+
+def _main_metrics(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Of many data sets one table per checkpoint, with the main metric of each."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row.is_main:
+            interval = f"{row.ci_low:.4f} to {row.ci_high:.4f}" if row.ci_low is not None else ""
+            record = {"data set": row.dataset, "main metric": row.metric, "value": _number(row.value)}
+            record |= {"95 % interval": interval, "n": f"{row.n:,}" if row.n is not None else ""}
+            groups.setdefault((row.model, row.pretrained), []).append(record)
+    for (model, pretrained), records in groups.items():
+        yield f"{model} ({pretrained}): main metrics; all stand in results.csv", records
 
 
 def _by_data_set(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -15,10 +15,11 @@ import numpy as np
 from clipib.data.catalog import CATALOG, Entry
 from clipib.data.dataset import Dataset
 from clipib.data.entries import check_entry_counts, with_entry_facts, with_entry_names
+from clipib.data.fetch import data_home, hash_again, read_lock
 from clipib.data.folder import empty_classes
 from clipib.data.images import content_key, why
 from clipib.data.phash import BITS, MAX_DISTANCE, Fingerprint, find_lookalikes, fingerprint, is_blank
-from clipib.data.specs import Spec, parse_specs
+from clipib.data.specs import Spec, parse_specs, repository_of
 from clipib.data.splits import find_splits, read_split
 from clipib.data.wds import TarImages
 from clipib.errors import UserError
@@ -129,7 +130,7 @@ def verify(
         for split in find_splits(spec, data_root=data_root, columns=columns)
     ]
     parts = [_look(number, spec, d, len(specs) > 1, workers, progress) for number, spec, d in read]
-    findings: list[Finding] = []
+    findings: list[Finding] = [f for spec in specs for f in _check_lock(spec, data_root)]
     pairs: list[Pair] = []  # for the contact sheet, the worst first
     for part in parts:
         findings += [*_check_counts(part), *_check_classes(part), *_check_files(part)]
@@ -145,6 +146,21 @@ def verify(
         form = "PNG" if Path(save).suffix.lower() == ".png" else "JPEG"
         write_aside(Path(save), lambda file: sheet.save(file, form))
     return Report(findings, sum(len(p.dataset) for p in parts), Path(save) if save else None)
+
+
+def _check_lock(spec: Spec, data_root: str | Path | None) -> Iterator[Finding]:
+    """Every file that was fetched is hashed again and held against data.lock."""
+    repository = repository_of(spec.argument) if spec.kind == "wds" else None
+    name = repository[0].replace("/", "--") if repository else spec.argument
+    root = data_home(data_root)
+    if spec.kind not in ("name", "wds") or name not in read_lock(root):
+        return
+    try:
+        n = hash_again(root, name)
+    except UserError as error:
+        yield Finding("error", "lock", "", 1, error.message)
+    else:
+        yield Finding("ok", "lock", "", n, f"{counted(n, 'file')} as data.lock names them")
 
 
 def _look(number: int, spec: Spec, dataset: Dataset, several: bool, workers: int, progress: Progress) -> _Part:

@@ -124,3 +124,23 @@ def test_a_shortfall_is_never_a_number(small_world, clipib, checkpoint, tmp_path
     result = clipib("zeroshot", "--model", checkpoint, "--datasets", "cifar10", "--data-root", tmp_path / "data")
     assert result.exit_code == 2 and not result.stdout
     assert "4 images as read, 10,000 are expected" in " ".join(result.stderr.replace("│", "").split())
+
+
+def test_many_data_sets_share_one_table(small_world, clipib, checkpoint, tmp_path):
+    names = "mnist,cifar10,stl10,svhn,datacomp/svhn,gtsrb,voc2007_multilabel"
+    result = clipib("zeroshot", "-m", checkpoint, "-d", names, "--data-root", tmp_path / "data")
+    assert result.exit_code == 0 and result.stdout.count("main metric ") == 1
+    assert "mean_average_precision" in result.stdout and "mean_per_class_recall" not in result.stdout
+
+
+def test_verify_hashes_what_was_fetched_again(small_world, clipib, tmp_path):
+    root = tmp_path / "data"
+    assert clipib("data", "fetch", "renderedsst2", "--data-root", root).exit_code == 0
+    listed = clipib("data", "list", "--data-root", root, "--format", "json")
+    assert '"state": "whole"' in listed.stdout and '"name": "renderedsst2"' in listed.stdout
+    sound = clipib("data", "verify", "renderedsst2", "--data-root", root)
+    assert sound.exit_code == 0 and "data.lock" in sound.stdout, sound.stdout + sound.stderr
+    (root / "renderedsst2" / "classnames.txt").write_text("something else\n" * 2)
+    broken = clipib("data", "verify", "renderedsst2", "--data-root", root, "--format", "json")
+    assert broken.exit_code == 2 and '"check": "lock"' in broken.stdout
+    assert '"state": "changed"' in clipib("data", "list", "--data-root", root, "--format", "json").stdout
