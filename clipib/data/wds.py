@@ -11,7 +11,6 @@ A shard is read by the places of its members, so any number of decoding threads 
 from __future__ import annotations
 
 import io
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,19 +23,12 @@ from clipib.data import SPLITS
 from clipib.data.dataset import Dataset
 from clipib.data.images import decode_rgb, file_stamps
 from clipib.data.prompts import DEFAULT_TEMPLATES
+from clipib.data.tar import Member, list_members, read_span
 from clipib.errors import UserError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 LABELS, MANY_LABELS, CAPTIONS = "cls", "npy", "txt"
 METADATA = ("npy", "metadata.npy")  # beside a label: a row of codes, as DataComp stores region or income
-
-
-class Member(NamedTuple):
-    """A file inside a shard: its bytes lie at [start, start + size)."""
-
-    name: str
-    start: int
-    size: int
 
 
 class Sample(NamedTuple):
@@ -116,20 +108,6 @@ def load_wds(path: str | Path, *, split: str, name: str = "", need: str = "") ->
     return dataset
 
 
-def read_span(path: Path, start: int, size: int) -> bytes:
-    """Bytes of a file from `start` on; thread-safe.
-
-    Raises:
-        OSError: when the file ends before.
-    """
-    with path.open("rb") as file:
-        file.seek(start)
-        content = file.read(size)
-    if len(content) != size:
-        raise OSError(f"'{path.name}' ends in the middle of a member")
-    return content
-
-
 def split_names(root: Path) -> list[str]:
     """The splits that a folder of shards has."""
     return sorted(p.name for p in root.iterdir() if p.is_dir() and any(p.glob("*.tar"))) if root.is_dir() else []
@@ -174,29 +152,15 @@ def _shards(folder: Path) -> list[Path]:
 def _samples(shard: Path, number: int, split: str) -> list[Sample]:
     """The samples of one shard in order: neighbouring members whose names agree up to the first dot."""
     samples: list[Sample] = []
-    size, last = shard.stat().st_size, None
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            for info in archive:
-                if not info.isfile():
-                    continue
-                key, suffix = _key_and_suffix(info.name)
-                if not suffix:
-                    continue
-                if info.offset_data + info.size > size:
-                    raise tarfile.ReadError("unexpected end of data")
-                if key != last:
-                    samples.append(Sample("/".join(filter(None, (split, shard.stem, key))), number, {}))
-                    last = key
-                samples[-1].files[suffix] = Member(info.name, info.offset_data, info.size)
-            end = archive.offset
-    except tarfile.TarError as error:
-        whole = f"; the last whole sample is {samples[-1].name}" if samples else ""
-        raise UserError(
-            f"The shard '{shard}' is damaged or cut short ({error}){whole}.", hint="Fetch or export it again."
-        ) from error
-    if end > size:
-        raise UserError(f"The shard '{shard}' is cut short in its last member.", hint="Fetch or export it again.")
+    last = None
+    for member in list_members(shard):
+        key, suffix = _key_and_suffix(member.name)
+        if not suffix:
+            continue
+        if key != last:
+            samples.append(Sample("/".join(filter(None, (split, shard.stem, key))), number, {}))
+            last = key
+        samples[-1].files[suffix] = member
     return samples
 
 

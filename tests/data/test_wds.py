@@ -107,7 +107,7 @@ def test_a_shard_cut_short(tmp_path, cut):
     root = write(tmp_path / "d", [labelled([0, 1, 0])])
     shard = root / "test" / "0.tar"
     shard.write_bytes(shard.read_bytes()[:cut])
-    with pytest.raises(UserError, match=r"0\.tar' is (damaged or )?cut short"):
+    with pytest.raises(UserError, match=r"0\.tar' is damaged or cut short"):
         load_wds(root, split="test")
 
 
