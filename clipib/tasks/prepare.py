@@ -15,16 +15,15 @@ from clipib.data.images import why
 from clipib.data.load import load_datasets
 from clipib.data.manifest import Manifest
 from clipib.data.specs import Spec, parse_specs
-from clipib.embeddings.encode import seconds_per_image
 from clipib.embeddings.store import Store
 from clipib.errors import UserError, try_all
 from clipib.files import check_disk
 from clipib.models import DEFAULT_MODEL, DEFAULT_PREPROCESS, PRECISIONS, PREPROCESS, RANDOM_WEIGHTS
-from clipib.models.cards import RememberedModel, Request, recall, remember, source_of
 from clipib.models.checkpoint import Seen, load_seen, short_keys
-from clipib.models.sources import Source, find_model
+from clipib.models.sources import Source
 from clipib.progress import Progress, counted
 from clipib.registry import check_name
+from clipib.tasks.checkpoint import Checkpoint
 from clipib.tasks.results import Row, slug
 from clipib.tasks.suites import announce_suites, runnable
 
@@ -93,73 +92,6 @@ class RunContext:
             "seed": self.seed,
             "prompts_sha256": "",
         }
-
-
-class Checkpoint:
-    """A model as it was asked for: known by its card from an earlier run, or by its source, and built when needed.
-
-    Args:
-        spec, pretrained, device, precision, preprocess, seed: as for `load_model`.
-        cache_dir: where cards lie. verify: pass over what is remembered.
-    """
-
-    def __init__(
-        self,
-        spec: str,
-        pretrained: str | None,
-        *,
-        device: str,
-        precision: str,
-        preprocess: str,
-        seed: int,
-        cache_dir: Path,
-        verify: bool,
-        progress: Progress,
-    ) -> None:
-        self.words = (spec, pretrained)
-        self.options = {"device": device, "precision": precision, "preprocess": preprocess, "seed": seed}
-        self.cache_dir = cache_dir
-        self.progress = progress
-        self.request = Request(spec, pretrained, self.options)
-        self.card = None if verify else recall(self.request, cache_dir)
-        self._source: Source | None = source_of(self.card) if self.card else None
-        self._built: Model | None = None
-        self._speed = self.card["seconds_per_image"] if self.card else None
-
-    def source(self) -> Source:
-        """Where it comes from.
-
-        Raises:
-            UserError: when it cannot be found.
-        """
-        if self._source is None:
-            self._source = find_model(*self.words)
-        return self._source
-
-    def open(self) -> Model | RememberedModel:
-        """The model; one that is known by its card is built only when something must be encoded."""
-        return RememberedModel(self.card, self.build) if self.card and not self._built else self.build()
-
-    def build(self) -> Model:
-        """Read the weights, and remember what is known of them."""
-        if self._built is None:
-            from clipib.models.load import load_model
-
-            source = find_model(*self.words) if self.card else self.source()
-            self.progress.say(f"loading {source.name}")
-            self._built = load_model(source, **self.options)
-            remember(self.request, self._built, source, self.cache_dir, seconds_per_image=self._speed)
-        return self._built
-
-    def seconds_per_image(self) -> float | None:
-        """How long encoding takes, from an earlier run or measured now; None where there is no such model."""
-        if self._speed is None:
-            try:
-                self._speed = seconds_per_image(self.build())
-            except UserError:
-                return None
-            remember(self.request, self._built, self.source(), self.cache_dir, seconds_per_image=self._speed)
-        return self._speed
 
 
 class Planned(NamedTuple):

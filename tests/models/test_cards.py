@@ -11,7 +11,7 @@ from clipib.data.load import load_dataset
 from clipib.errors import UserError
 from clipib.models.cards import Request, recall
 from clipib.progress import SILENT
-from clipib.tasks.prepare import Checkpoint
+from clipib.tasks.checkpoint import Checkpoint
 
 HEAVY = ("torch", "open_clip", "torchvision", "sklearn", "transformers", "faiss", "datasets", "matplotlib", "scipy")
 OPTIONS = {"device": "auto", "precision": "fp32", "preprocess": "open_clip", "seed": 0}
