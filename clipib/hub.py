@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clipib.errors import UserError
 
 OFFLINE_SWITCHES = ("CLIPIB_OFFLINE", "HF_HUB_OFFLINE")
-TRIES = 5  # of one file, for connections that break and servers that are busy
+TRIES, PAUSE = (
+    4,
+    0.3,
+)  # of one request, for connections that break and servers that are busy; seconds, doubled each time
 
 
 class RemoteFile(NamedTuple):
@@ -58,9 +62,10 @@ def list_repository(repo: str, revision: str = "", *, kind: str = "dataset") -> 
     from huggingface_hub import HfApi
 
     what = f"{repo}@{revision}" if revision else repo
+    api = HfApi(endpoint=endpoint())
     with hub_errors(what):
-        info = HfApi(endpoint=endpoint()).repo_info(
-            repo, repo_type=kind, revision=revision or None, files_metadata=True, timeout=30
+        info = _patiently(
+            lambda: api.repo_info(repo, repo_type=kind, revision=revision or None, files_metadata=True, timeout=30)
         )
     files = tuple(
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else "", s.blob_id or "")
@@ -103,21 +108,17 @@ def download_file(
             advance(int(n or 0))
 
     with hub_errors(f"{file.path} of {repo}"):
-        for attempt in range(TRIES):
-            try:
-                path = hf_hub_download(
-                    repo,
-                    file.path,
-                    repo_type=kind,
-                    revision=commit,
-                    local_dir=folder,
-                    endpoint=endpoint(),
-                    tqdm_class=Bytes,
-                )
-                break
-            except Exception as error:
-                if attempt == TRIES - 1 or is_offline() or not _may_pass(error):
-                    raise
+        path = _patiently(
+            lambda: hf_hub_download(
+                repo,
+                file.path,
+                repo_type=kind,
+                revision=commit,
+                local_dir=folder,
+                endpoint=endpoint(),
+                tqdm_class=Bytes,
+            )
+        )
     found = sha256_of(Path(path), file)
     if found is None:
         Path(path).unlink()
@@ -181,6 +182,17 @@ def hub_errors(what: str) -> Iterator[None]:
         if isinstance(error, OSError) and "Consistency check failed" in str(error):
             raise UserError(f"{what} arrived incomplete.", hint="Try again.") from error
         raise
+
+
+def _patiently(request: Callable[[], Any]) -> Any:
+    """Ask again, after a growing pause, where the connection broke or the server was busy."""
+    for attempt in range(TRIES):
+        try:
+            return request()
+        except Exception as error:
+            if attempt == TRIES - 1 or is_offline() or not _may_pass(error):
+                raise
+        time.sleep(PAUSE * 2**attempt)
 
 
 def _may_pass(error: Exception) -> bool:

@@ -47,7 +47,8 @@ def fetch(
 
     records = fetch_data(names, data_root=data_root, split=split, update=update, progress=progress)
     print_records(records, format_)
-    from clipib.data.fetch import LOCK_FILE, data_home
+    from clipib.data.fetch import data_home
+    from clipib.data.lock import LOCK_FILE
 
     progress.say(f"locked in {data_home(data_root) / LOCK_FILE}")
 

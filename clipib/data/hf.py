@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,12 @@ from clipib.data.images import BytesImages, content_key, decode_rgb
 from clipib.data.prompts import DEFAULT_TEMPLATES
 from clipib.data.table import COLUMN_NAMES, caption_pairs
 from clipib.errors import UserError
+from clipib.files import default_cache_dir, write_aside
 from clipib.hub import hub_errors, is_offline, list_repository
 
 WDS_COLUMNS = {"image": ["jpg", "jpeg", "png", "webp"], "caption": ["txt"], "label": ["cls"]}
+COMMITS_FILE = "hf-commits.json"
+FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 NUMBERED_CAPTION = re.compile(r"(caption|text|sentence)s?_?\d+$")
 
 
@@ -71,9 +76,12 @@ def load_hf(
     repo, _, revision = place.partition("@")
     commit = ""
     if not path.exists():
-        if not is_offline():
-            commit = list_repository(repo, revision).commit
-        table, found = _open(repo, commit or revision, split, config, stream)
+        commit = _commit_of(repo, revision)
+        table, found = _open(repo, commit, split, config, stream)
+        if is_offline() and not stream and not all(commit in f["filename"] for f in table.cache_files):
+            raise UserError(
+                f"Offline, and {repo} at {commit[:12]} is not in the cache of `datasets`; another state is."
+            )
     elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         table, found = _saved(path, split)
     else:
@@ -94,6 +102,31 @@ def load_hf(
     return rows.described(dataset, place, need)
 
 
+def _commit_of(repo: str, revision: str) -> str:
+    """The commit that a revision stands for; offline the one that it stood for last.
+
+    `datasets` itself takes whatever state of a repository was used last when it is offline.
+    """
+    known = default_cache_dir() / COMMITS_FILE
+    try:
+        commits = json.loads(known.read_text())
+    except (OSError, ValueError):
+        commits = {}
+    asked = f"{repo}@{revision or 'main'}"
+    if is_offline():
+        if FULL_COMMIT.fullmatch(revision):
+            return revision
+        if asked not in commits:
+            raise UserError(f"Offline, and not in the local cache: hf:{asked}.")
+        return commits[asked]
+    commit = list_repository(repo, revision).commit
+    if commits.get(asked) != commit:
+        with contextlib.suppress(OSError):
+            known.parent.mkdir(parents=True, exist_ok=True)
+            write_aside(known, lambda f: f.write(json.dumps({**commits, asked: commit}, indent=1).encode()))
+    return commit
+
+
 class _Rows:
     """A table's images, and its label and caption cells row by row."""
 
@@ -107,7 +140,7 @@ class _Rows:
             if not cells:
                 raise UserError(f"The split '{split}' is empty.")
             ids = [f"{split}/{i:07d}" for i in range(len(cells))]
-            self.images: Any = BytesImages(ids, [_bytes_of(c[image]) for c in cells])
+            self.images: Any = BytesImages(ids, [_streamed(c[image], i) for i, c in zip(ids, cells, strict=True)])
             self.cells = {c: [row[c] for row in cells] for c in beside}
         else:
             ids = [f"{split}/{i:07d}" for i in range(len(table))]
@@ -137,7 +170,10 @@ class _Rows:
         place: dict[bytes, int] = {}
         first, image_of_row = [], []
         for row in range(len(dataset)):
-            key = content_key(dataset.images.content(row))
+            try:
+                key = content_key(dataset.images.content(row))
+            except OSError as error:
+                raise UserError(f"Row {row} of '{dataset.name}' has no image: {error}.") from error
             if key not in place:
                 place[key] = len(first)
                 first.append(row)
@@ -166,7 +202,8 @@ def _saved(path: Path, split: str) -> tuple[Any, str]:
     with _loading_errors(str(path)):
         loaded = datasets.load_from_disk(str(path))
     if isinstance(loaded, datasets.Dataset):
-        return loaded, str(loaded.split or "")
+        own = str(loaded.split or "")
+        return loaded, _split_called(split, [own], str(path)) if own else ""
     found = _split_called(split, list(loaded), str(path))
     return loaded[found], found
 
@@ -175,7 +212,7 @@ def _split_called(split: str, known: list[str], place: str) -> str:
     names = (split, *SPLIT_FOLDERS.get(split, ()))
     found = next((n for n in names if n in known), "")
     if known and not found:
-        hint = f"Write hf:{place}:{known[0]}."
+        hint = f"Write hf:{place}:{known[0]}." if split == "test" else ""  # a test set is never suggested to train on
         raise UserError(f"'{place}' has no split '{split}'; it has {', '.join(known)}.", hint=hint)
     return found or split
 
@@ -230,6 +267,9 @@ def _columns(features: Any, place: str, image: str, caption: str, label: str) ->
         by_kind = [c for c, f in features.items() if kind and isinstance(f, kind)]
         by_lower = {c.lower(): c for c in features}
         by_name = [by_lower[n] for n in (*COLUMN_NAMES[role], *WDS_COLUMNS[role]) if n in by_lower]
+        if len(by_kind) > 1 and not set(by_kind) & set(by_name):
+            hint = f"Name one with --{role}-column."
+            raise UserError(f"'{place}' has {len(by_kind)} {role} columns: {', '.join(by_kind)}.", hint=hint)
         found[role] = (by_kind or by_name)[:1]
         if by_kind and (both := [c for c in by_name if c in by_kind]):
             found[role] = both[:1]
@@ -257,6 +297,14 @@ def _bytes_of(cell: Any) -> bytes:
     return cell
 
 
+def _streamed(cell: Any, sample_id: str) -> bytes:
+    try:
+        return _bytes_of(cell)
+    except OSError as error:
+        hint = "Take away +stream: image files of a repository are read from a copy on disk."
+        raise UserError(f"The image of {sample_id} did not come with the stream: {error}.", hint=hint) from error
+
+
 def _labels(cells: list[Any], feature: Any, place: str, need: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class indices and names: those of the ClassLabel, or the sorted texts."""
     names = getattr(feature, "names", None)
@@ -269,6 +317,8 @@ def _labels(cells: list[Any], feature: Any, place: str, need: str) -> tuple[np.n
         distinct = sorted(set(cells))
         index = {c: i for i, c in enumerate(distinct)}
         return np.array([index[c] for c in cells]), tuple(c.replace("_", " ") for c in distinct)
+    if any(c is None for c in cells):
+        raise UserError(f"'{place}' has rows without a label in this split.", hint="Name a labelled split.")
     if need == "label":
         raise UserError(
             f"The labels of '{place}' are numbers without names ({cells[0]!r}, ...): no prompt can be made of them.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +12,9 @@ from clipib.data import DATA_KINDS
 from clipib.data.catalog import CATALOG
 from clipib.data.dataset import Dataset
 from clipib.data.entries import load_entry
-from clipib.data.fetch import Wanted, data_home, describe_plan, fetch, fetch_url, plan_fetch, read_lock
+from clipib.data.fetch import Wanted, data_home, describe_plan, fetch, fetch_url, plan_fetch
+from clipib.data.folder import SPLIT_FOLDERS
+from clipib.data.lock import folder_name, read_lock
 from clipib.data.specs import Spec, is_url, parse_specs, repository_of
 from clipib.errors import UserError, try_all
 from clipib.progress import SILENT, Progress
@@ -85,6 +86,20 @@ def one_spec(text: str) -> str:
     return text
 
 
+def runnable(specs: list[Spec]) -> list[Spec]:
+    """What is to be read: of suites the entries that can be, each once; what is named by itself stays in any case."""
+    named = {(s.argument, s.split) for s in specs if not s.suite}
+    kept, seen = [], set()
+    for spec in specs:
+        key = (spec.argument, spec.split)
+        if not spec.suite:
+            kept.append(spec)
+        elif key not in named | seen and not CATALOG[spec.argument].not_runnable:
+            seen.add(key)
+            kept.append(spec)
+    return kept
+
+
 def wanted_of(spec: Spec, role: str, root: Path) -> Wanted | None:
     """The files of the hub that a specification stands on, or None for what lies here or is made here."""
     split = spec.split or role
@@ -95,10 +110,11 @@ def wanted_of(spec: Spec, role: str, root: Path) -> Wanted | None:
             return None
         if entry.not_runnable:
             raise UserError(f"'{spec.argument}' cannot be read: {entry.not_runnable}")
-        return Wanted(spec.argument, entry.hub, entry.revision, split)
+        return Wanted(spec.argument, entry.hub, entry.revision, split, f"suite:{spec.suite}" if spec.suite else "")
     if spec.kind == "wds" and (found := repository_of(spec.argument)):
         repo, revision = found
-        return Wanted(repo.replace("/", "--"), repo, revision, split)
+        typed = f"wds:{repo}" + (f"@{revision}" if revision else "")
+        return Wanted(folder_name(typed.removeprefix("wds:")), repo, revision, split, typed)
     return None
 
 
@@ -131,6 +147,14 @@ def _load(
 
         views = LABEL_VIEWS if need == "label" and not spec.argument else (spec.argument,)
         return [load(view, split=split, options=spec.options, name=name) for view in views]
+    if spec.kind in ("wds", "hf") and spec.split and not repository_of(spec.argument) and not is_url(spec.argument):
+        (dataset,) = _load(
+            spec._replace(split="", options={**spec.options}), split, need, root, name, columns, dry_run, progress
+        )
+        own = next((s for s, names in SPLIT_FOLDERS.items() if split in names), split)
+        if dataset.split not in (split, own):
+            raise UserError(f"Nothing says that '{spec.argument}' is its {split} part.", hint="Leave the split out.")
+        return [dataset]
     if spec.kind == "csv":
         return [load(spec.argument, split=split, name=name, need=need, **columns)]
     if spec.kind == "hf":
@@ -140,10 +164,10 @@ def _load(
     if spec.kind == "wds":
         place, found = spec.argument, repository_of(spec.argument)
         if found:
-            place, name = root / found[0].replace("/", "--"), name or found[0]
+            place, name = root / wanted_of(spec, role, root).name, name or found[0]
         elif is_url(spec.argument):
-            folder = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.argument.partition("://")[2]).strip("-")
-            fetch_url(spec.argument, split, folder, root, progress=progress)
+            folder = folder_name(spec.argument)
+            fetch_url(Wanted(folder, spec.argument, "", split), root, progress=progress)
             place, name = root / folder, name or folder
         return [load(place, split=split, name=name, need=need)]
     return [load(spec.argument, split=split, name=name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ REPOSITORY_KINDS = ("wds", "hf")  # a path, or a repository with revision and sp
 HF_OPTIONS = ("config", "split", "stream")
 
 
-REPOSITORY = re.compile(r"(\w[\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+REPOSITORY = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 HUB_PAGE = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)(?:/(?:tree|resolve)/([^/]+))?/?")
 SPLIT_NAME = re.compile(r"[A-Za-z][\w.-]*")
 
@@ -66,7 +67,7 @@ def split_specs(text: str) -> list[str]:
         later = [e for e in ends if e >= start]
         whole = [e for e in later if _path_exists(text[start:e])]
         end = max(whole) if whole else later[0]
-        if piece := text[start:end].strip():
+        if piece := text[start:end].strip().strip(",").strip():
             pieces.append(piece)
         start = end + 1
     return pieces
@@ -81,7 +82,7 @@ def parse_spec(text: str) -> Spec:
     text = text.strip()
     head, colon, rest = text.partition(":")
     if head in PATH_KINDS and colon:
-        argument = rest.replace('"', "").strip() if '"' in rest and not Path(rest).exists() else rest.strip()
+        argument = rest.replace('"', "").strip() if '"' in rest and not _exists(rest) else rest.strip()
         if not argument:
             raise UserError(f"'{text}' names no path.", hint=f"Write {head}:PATH.")
         return Spec(head, argument, "", {}, text)
@@ -101,7 +102,7 @@ def parse_spec(text: str) -> Spec:
 def parse_specs(texts: str | list[str], need: str = "") -> list[Spec]:
     """Read one or several arguments, each a specification or a comma list of them.
 
-    A suite stands for its entries; one that is named already, or by an earlier suite, is not named twice.
+    A suite stands for all of its entries, also those that are named by themselves or by another suite.
 
     Args:
         texts: what the user typed.
@@ -111,15 +112,7 @@ def parse_specs(texts: str | list[str], need: str = "") -> list[Spec]:
         UserError: when nothing is named, a piece cannot be read, or a suite has nothing for the task.
     """
     texts = [texts] if isinstance(texts, str) else texts
-    read = [_expand(piece, need) for text in texts for piece in split_specs(text)]
-    named = {(s.argument, s.split) for pieces in read for s in pieces if s.kind == "name" and not s.suite}
-    specs: list[Spec] = []
-    for spec in (s for pieces in read for s in pieces):
-        if not spec.suite:
-            specs.append(spec)
-        elif (spec.argument, spec.split) not in named:
-            named.add((spec.argument, spec.split))
-            specs.append(spec)
+    specs = [spec for text in texts for piece in split_specs(text) for spec in _expand(piece, need)]
     if not specs:
         raise UserError("No data set is named.", hint="Try digitworld, suite:vtab+, folder:PATH or csv:PATH.")
     return specs
@@ -137,7 +130,7 @@ def repository_of(argument: str) -> tuple[str, str] | None:
         >>> repository_of("clip-benchmark/wds_cars@abc"), repository_of("https://huggingface.co/datasets/a/b/tree/main")
         (('clip-benchmark/wds_cars', 'abc'), ('a/b', 'main'))
     """
-    if Path(argument).expanduser().exists():
+    if _exists(argument):
         return None
     if page := HUB_PAGE.fullmatch(argument):
         return page[1], page[2] or ""
@@ -150,7 +143,7 @@ def _parse_repository(kind: str, rest: str, text: str) -> Spec:
     if not rest:
         raise UserError(f"'{text}' names no data.", hint=f"Write {kind}:PATH or {kind}:ORG/NAME@REVISION:SPLIT.")
     options: dict[str, str] = {}
-    if not Path(rest).expanduser().exists() and kind == "hf":
+    if not _exists(rest) and kind == "hf":
         rest, *parts = rest.split("+")
         for part in parts:
             key, _, value = part.partition("=")
@@ -160,9 +153,9 @@ def _parse_repository(kind: str, rest: str, text: str) -> Spec:
             options[key] = value or "yes"
     split = options.pop("split", "")
     place, colon, last = rest.rpartition(":")
-    if colon and not Path(rest).expanduser().exists() and SPLIT_NAME.fullmatch(last):
+    if colon and not _exists(rest) and SPLIT_NAME.fullmatch(last):
         rest, split = place, split or last
-    known = Path(rest).expanduser().exists() or repository_of(rest) or (kind == "wds" and is_url(rest))
+    known = _exists(rest) or repository_of(rest) or (kind == "wds" and is_url(rest))
     if not known:
         hint = f"Write {kind}:PATH or {kind}:ORG/NAME@REVISION:SPLIT."
         raise UserError(f"'{rest}' is neither a path that exists nor a repository ORG/NAME.", hint=hint)
@@ -203,9 +196,14 @@ def _starts_spec(rest: str) -> bool:
     return (mark == ":" and head in (*DATA_KINDS, "suite")) or head in known_names() or find_entry(head) is not None
 
 
+def _exists(path: str) -> bool:
+    """Whether there is such a path; False also for what cannot be one, as a list too long for a name."""
+    return os.path.exists(os.path.expanduser(path))
+
+
 def _path_exists(piece: str) -> bool:
     kind, colon, argument = piece.strip().partition(":")
-    return bool(colon) and kind in PATH_KINDS and Path(argument.strip()).exists()
+    return bool(colon) and kind in PATH_KINDS and _exists(argument.strip())
 
 
 def _check_split(text: str, split: str) -> str:
@@ -235,7 +233,7 @@ def _unknown_spec(text: str) -> UserError:
     hint += "Or folder:PATH, csv:PATH."
     for piece in (p.strip() for p in text.split(",")):
         head, colon, rest = piece.partition(":")
-        if Path(piece).exists():
+        if piece and _exists(piece):
             kind = "folder" if Path(piece).is_dir() else "csv"
             return UserError(f"'{piece}' is a path without its kind.", hint=f"Write {kind}:{piece}.")
         if find_entry(head) or head in (*DATA_KINDS, "suite"):

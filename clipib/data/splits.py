@@ -9,9 +9,11 @@ from pathlib import Path
 from clipib.data import SPLITS
 from clipib.data.dataset import Dataset
 from clipib.data.entries import entry_home, entry_table
+from clipib.data.fetch import data_home
 from clipib.data.folder import folder_splits, read_folder
 from clipib.data.load import load_dataset
-from clipib.data.specs import Spec
+from clipib.data.lock import folder_name
+from clipib.data.specs import Spec, repository_of
 from clipib.data.table import load_table, table_splits
 from clipib.data.wds import load_wds, split_names
 
@@ -33,6 +35,9 @@ def find_splits(
         return table_splits(spec.argument, separator=separator)
     if spec.kind == "wds" and (names := split_names(Path(spec.argument).expanduser())):
         return tuple(names)
+    if spec.kind == "wds" and (repository := repository_of(spec.argument)):
+        folder = data_home(data_root) / folder_name("@".join(filter(None, repository)))
+        return tuple(split_names(folder)) or ("test",)
     if spec.kind in ("wds", "hf"):
         return ("test",)
     if spec.kind != "name":

@@ -42,14 +42,21 @@ def list_members(shard: Path) -> list[Member]:
                     raise tarfile.ReadError("unexpected end of data")
                 if info.isfile():
                     members.append(Member(info.name, info.offset_data, info.size))
-            if archive.offset > size:
-                raise tarfile.ReadError("unexpected end of data")
+            if read_end(shard, archive.offset) != ZEROS:
+                raise tarfile.ReadError("no end mark")
     except tarfile.TarError as error:
         whole = f"; its last whole file is {members[-1].name}" if members else ""
         raise UserError(
             f"The shard '{shard}' is damaged or cut short ({error}){whole}.", hint="Fetch or export it again."
         ) from error
     return members
+
+
+def read_end(path: Path, offset: int) -> bytes:
+    """The block where a tar says that it ends."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(BLOCK)
 
 
 def _plain_members(data: mmap.mmap, size: int) -> list[Member] | None:

@@ -101,10 +101,10 @@ def load_wds(path: str | Path, *, split: str, name: str = "", need: str = "") ->
     )
     dataset = Dataset(name, found_split, images, notes=(f"{len(samples):,} samples in {len(shards)} shards",))
     kind = _kind(root, samples, need)
-    if kind == CAPTIONS:
-        return _with_captions(dataset, samples, shards)
-    if kind:
-        return _with_labels(dataset, samples, shards, root, kind)
+    if kind in (LABELS, MANY_LABELS):
+        dataset = _with_labels(dataset, samples, shards, root, kind)
+    if kind == CAPTIONS or (kind and all(CAPTIONS in sample.files for sample in samples)):
+        dataset = _with_captions(dataset, samples, shards)
     return dataset
 
 
@@ -259,7 +259,10 @@ def _metadata(samples: list[Sample], shards: list[Path]) -> np.ndarray | None:
     rows = [np.atleast_1d(_array(c, s)) for c, s in zip(_texts_of(samples, shards, kind), samples, strict=True)]
     if len({row.shape for row in rows}) > 1 or rows[0].ndim > 1:
         raise UserError(f"The .{kind} members of '{samples[0].name}' and others are no rows of equal length.")
-    return np.nan_to_num(np.stack(rows).astype(np.float64), nan=-1).astype(np.int64)
+    try:
+        return np.nan_to_num(np.stack(rows).astype(np.float64), nan=-1).astype(np.int64)
+    except ValueError as error:
+        raise UserError(f"The .{kind} members beside the labels are no numbers: {rows[0][:3]}.") from error
 
 
 def _lines(path: Path) -> tuple[str, ...]:

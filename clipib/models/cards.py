@@ -43,12 +43,20 @@ class Request:
     def __init__(self, spec: str, pretrained: str | None, beside: Mapping[str, Any]) -> None:
         place = Path(spec).expanduser()
         self.spec = str(place.resolve()) if place.exists() else spec
+        self.typed = spec  # rows bear it
         self.pretrained = pretrained
         self.beside = dict(beside)
 
     def path(self, cache_dir: Path) -> Path:
         """Where its card lies."""
-        asked = [self.spec, self.pretrained, sorted(self.beside.items()), __version__, [_version(p) for p in PACKAGES]]
+        asked = [
+            self.spec,
+            self.typed,
+            self.pretrained,
+            sorted(self.beside.items()),
+            __version__,
+            [_version(p) for p in PACKAGES],
+        ]
         return cache_dir / FOLDER / (hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32] + ".json")
 
     @property
@@ -108,6 +116,8 @@ def recall(request: Request, cache_dir: Path) -> dict[str, Any] | None:
     try:
         card = json.loads(request.path(cache_dir).read_text(encoding="utf-8"))
         fresh = all(list(file_stamp(path)) == stamp for path, stamp in card["files"].items())
+        folder = card["source"]["folder"]  # where a new file may be the one that is read now
+        fresh = fresh and (not folder or {str(p) for p in _files_in(folder)} == set(card["files"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return card if fresh else None
@@ -152,18 +162,22 @@ def remember(request: Request, model: Any, source: Source, cache_dir: Path, *, s
 def _files_of(source: Source) -> list[Path] | None:
     """Every file that a checkpoint is read from; None where that is not known."""
     if source.folder:
-        return sorted(p for p in Path(source.folder).rglob("*") if p.is_file())
+        return _files_in(source.folder)
     if source.pretrained == RANDOM_WEIGHTS:
         return []
     if source.name == PHOTO:
         from clipib.models.photo import find_parts
 
         image_weights, text_folder = find_parts()
-        return [image_weights, *sorted(p for p in text_folder.rglob("*") if p.is_file())]
+        return [image_weights, *_files_in(text_folder)]
     if source.weights and Path(source.weights).is_file():
         return [Path(source.weights)]
     found = _cached_files(source)
     return found or None
+
+
+def _files_in(folder: str | Path) -> list[Path]:
+    return sorted(p for p in Path(folder).rglob("*") if p.is_file())
 
 
 def _cached_files(source: Source) -> list[Path]:
@@ -181,7 +195,7 @@ def _cached_files(source: Source) -> list[Path]:
     for config in ("open_clip_config.json", "config.json"):
         path = try_to_load_from_cache(repo, config, revision=commit or None)
         if isinstance(path, str):
-            return sorted(p for p in Path(path).parent.rglob("*") if p.is_file())
+            return _files_in(Path(path).parent)
     return []
 
 

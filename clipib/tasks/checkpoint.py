@@ -44,7 +44,7 @@ class Checkpoint:
         self.card = None if verify else recall(self.request, cache_dir)
         self._source: Source | None = source_of(self.card) if self.card else None
         self._built: Model | None = None
-        self._speed = self.card["seconds_per_image"] if self.card else None
+        self.known_seconds = self.card["seconds_per_image"] if self.card else None
 
     def source(self) -> Source:
         """Where it comes from.
@@ -68,15 +68,15 @@ class Checkpoint:
             source = find_model(*self.words) if self.card else self.source()
             self.progress.say(f"loading {source.name}")
             self._built = load_model(source, **self.options)
-            remember(self.request, self._built, source, self.cache_dir, seconds_per_image=self._speed)
+            remember(self.request, self._built, source, self.cache_dir, seconds_per_image=self.known_seconds)
         return self._built
 
     def seconds_per_image(self) -> float | None:
         """How long encoding takes, from an earlier run or measured now; None where there is no such model."""
-        if self._speed is None:
+        if self.known_seconds is None:
             try:
-                self._speed = seconds_per_image(self.build())
+                self.known_seconds = seconds_per_image(self.build())
             except UserError:
                 return None
-            remember(self.request, self._built, self.source(), self.cache_dir, seconds_per_image=self._speed)
-        return self._speed
+            remember(self.request, self._built, self.source(), self.cache_dir, seconds_per_image=self.known_seconds)
+        return self.known_seconds

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from clipib.data.catalog import CATALOG
-from clipib.data.fetch import Wanted, data_home, fetch, is_complete, read_lock
-from clipib.data.load import wanted_of
+from clipib.data.fetch import Wanted, data_home, fetch, is_complete
+from clipib.data.load import runnable, wanted_of
+from clipib.data.lock import read_lock
 from clipib.data.specs import parse_specs
 from clipib.data.wds import split_names
 from clipib.errors import UserError, try_all
 from clipib.progress import SILENT, Progress
+from clipib.tasks.suites import announce_suites
 
 
 def fetch_data(
@@ -37,11 +39,8 @@ def fetch_data(
     """
     root = data_home(data_root)
     specs = parse_specs(names)
-    skipped = [s for s in specs if s.suite and CATALOG[s.argument].not_runnable]
-    for spec in skipped:
-        progress.warn(f"{spec.argument} is left out: {CATALOG[spec.argument].not_runnable}")
-    specs = [s for s in specs if s not in skipped]
-    wanted = try_all(lambda s=s: _fetchable(s, split, root) for s in specs)
+    announce_suites(specs, progress)
+    wanted = try_all(lambda s=s: _fetchable(s, split, root) for s in runnable(specs))
     plans = {(p.wanted.name, p.wanted.split): p for p in fetch(wanted, root, update=update, progress=progress)}
     lock = read_lock(root)
     records = []
@@ -101,8 +100,9 @@ def describe_data(name: str, data_root: str | Path | None = None) -> dict[str, A
     Raises:
         UserError: for an unknown name.
     """
-    (spec,) = parse_specs(name)
-    if spec.kind != "name":
+    specs = parse_specs(name)
+    spec = specs[0]
+    if len(specs) > 1 or spec.kind != "name":
         raise UserError(f"'{name}' is no name of the registry.", hint="`clipib list datasets` shows all.")
     entry, root = CATALOG[spec.argument], data_home(data_root)
     locked = read_lock(root).get(entry.name)

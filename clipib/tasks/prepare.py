@@ -12,7 +12,7 @@ import numpy as np
 from clipib.data.dataset import Dataset
 from clipib.data.fetch import data_home
 from clipib.data.images import why
-from clipib.data.load import load_datasets
+from clipib.data.load import load_datasets, runnable
 from clipib.data.manifest import Manifest
 from clipib.data.specs import Spec, parse_specs
 from clipib.embeddings.store import Store
@@ -25,7 +25,7 @@ from clipib.progress import Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.checkpoint import Checkpoint
 from clipib.tasks.results import Row, slug
-from clipib.tasks.suites import announce_suites, runnable
+from clipib.tasks.suites import announce_suites, say_duration
 
 if TYPE_CHECKING:
     from clipib.models.model import Model
@@ -151,7 +151,8 @@ def plan_evaluation(
         progress=progress,
     )
     if any(spec.suite for spec in specs):
-        announce_suites(specs, progress, seconds_per_image=checkpoint.seconds_per_image())
+        announce_suites(specs, progress)
+        say_duration(specs, checkpoint.known_seconds if dry_run else checkpoint.seconds_per_image(), progress)
     source, loaded = try_all(
         (
             checkpoint.source,

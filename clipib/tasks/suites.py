@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from clipib.data.catalog import CATALOG, suite_sha256
+from clipib.data.catalog import CATALOG, Entry, suite_sha256
 from clipib.data.specs import Spec
 from clipib.files import size_text
 from clipib.progress import Progress, counted
@@ -16,29 +15,32 @@ if TYPE_CHECKING:
     from clipib.tasks.prepare import RunContext
 
 
-def runnable(specs: Iterable[Spec]) -> list[Spec]:
-    """Without the entries of suites whose files cannot be read; one that was named by itself stays."""
-    return [s for s in specs if not (s.suite and CATALOG[s.argument].not_runnable)]
-
-
-def announce_suites(specs: list[Spec], progress: Progress, *, seconds_per_image: float | None = None) -> None:
-    """Say of each suite how many data sets it has, its hash, what it downloads at most and how long it may take."""
+def announce_suites(specs: list[Spec], progress: Progress) -> None:
+    """Say of each suite how many data sets it has, its hash, what it downloads at most, and what cannot be run."""
     for suite in dict.fromkeys(s.suite for s in specs if s.suite):
-        entries = [CATALOG[s.argument] for s in specs if s.suite == suite]
-        left_out = [e for e in entries if e.not_runnable]
-        n_images = sum(e.counts.get(e.split, 0) for e in entries if not e.not_runnable)
-        sizes = [e.size_bytes.get(e.split, 0) for e in entries if not e.not_runnable]
-        known = [s for s in sizes if s]
-        size = f"{size_text(sum(known))}" if known else "not known"
-        size += f" for {len(known)} of {len(sizes)} whose size is known" if len(known) < len(sizes) else ""
-        time = f"; at most {_hours(n_images * seconds_per_image)} of encoding" if seconds_per_image else ""
-        frozen = suite_sha256(e.name for e in entries)[:12]
+        names = dict.fromkeys(s.argument for s in specs if s.suite == suite)
+        run = [CATALOG[n] for n in names if not CATALOG[n].not_runnable]
+        sizes = [size for e in run if (size := e.size_bytes.get(e.split))]
+        size = size_text(sum(sizes)) if sizes else "of unknown size"
+        size += f" for {len(sizes)} of {len(run)} whose size is known" if 0 < len(sizes) < len(run) else ""
         progress.say(
-            f"suite {suite}: {counted(len(entries), 'data set')} (hash {frozen}), "
-            f"{counted(n_images, 'image')}; download {size}{time}; what is stored already costs nothing"
+            f"suite {suite}: {counted(len(names), 'data set')} (hash {suite_sha256(names)[:12]}), "
+            f"{counted(_n_images(run), 'image')}; download {size}; what lies here already costs nothing"
         )
-        for entry in left_out:
+        for entry in (CATALOG[n] for n in names if CATALOG[n].not_runnable):
             progress.say(f"{entry.name}: not runnable: {entry.not_runnable}")
+
+
+def say_duration(specs: list[Spec], seconds_per_image: float | None, progress: Progress) -> None:
+    """Say how long encoding all images of the suites may take."""
+    names = dict.fromkeys(s.argument for s in specs if s.suite and not CATALOG[s.argument].not_runnable)
+    if names and seconds_per_image:
+        seconds = _n_images([CATALOG[n] for n in names]) * seconds_per_image
+        progress.say(f"encoding all of it would take about {_hours(seconds)} ({1 / seconds_per_image:,.0f} images/s)")
+
+
+def _n_images(entries: list[Entry]) -> int:
+    return sum(e.counts.get(e.split, 0) for e in entries)
 
 
 def average_rows(run: RunContext, specs: list[Spec], rows: list[Row], progress: Progress) -> list[Row]:
@@ -49,15 +51,15 @@ def average_rows(run: RunContext, specs: list[Spec], rows: list[Row], progress: 
     """
     averages = []
     for suite in dict.fromkeys(s.suite for s in specs if s.suite):
-        names = [s.argument for s in specs if s.suite == suite]
-        values: dict[str, list[float]] = {}
-        for row in rows:
-            if row.dataset in names and row.is_main:
-                values.setdefault(row.dataset, []).append(row.value)
+        members = {(s.argument, s.split or "test") for s in specs if s.suite == suite}
+        inside = [r for r in rows if (r.dataset, r.split) in members]
+        values: dict[tuple[str, str], list[float]] = {}
+        for row in (r for r in inside if r.is_main):
+            values.setdefault((row.dataset, row.split), []).append(row.value)
         if not values:
             continue
         means = [sum(v) / len(v) for v in values.values()]  # the two directions of retrieval count as one
-        inside = [r for r in rows if r.dataset in values]
+        inside = [r for r in inside if (r.dataset, r.split) in values]
         averages.append(
             Row(
                 **{
@@ -65,21 +67,30 @@ def average_rows(run: RunContext, specs: list[Spec], rows: list[Row], progress: 
                     "dataset": f"suite:{suite}",
                     "split": "",
                     "metric": "average_main_metric",
-                    "params": run.params(join_params({"of": len(names), "over": len(means)})),
+                    "params": run.params(join_params({"of": len(members), "over": len(means), **_overlap(inside)})),
                     "value": sum(means) / len(means),
                     "n": len(means),
+                    "n_bad": sum(r.n_bad for r in inside if r.is_main),
                     "is_main": True,
-                    "data_sha256": _joined({(r.dataset, r.data_sha256) for r in inside}),
-                    "prompts_sha256": _joined({(r.dataset, r.prompts_sha256) for r in inside if r.prompts_sha256}),
-                    "limit": inside[0].limit,
+                    "data_sha256": _joined({(r.dataset, r.split, r.data_sha256) for r in inside}),
+                    "prompts_sha256": _joined(
+                        {(r.dataset, r.split, r.prompts_sha256) for r in inside if r.prompts_sha256}
+                    ),
+                    "limit": next((r.limit for r in inside if r.limit), None),
                 }
             )
         )
-        progress.say(f"suite {suite}: average of the main metrics over {len(means)} of {len(names)} data sets")
+        progress.say(f"suite {suite}: average of the main metrics over {len(means)} of {len(members)} data sets")
     return averages
 
 
-def _joined(hashes: set[tuple[str, str]]) -> str:
+def _overlap(rows: list[Row]) -> dict[str, str]:
+    """The worst mark of the members: one that was trained on, else one that chose the checkpoint."""
+    marks = [mark for mark in ("train", "val") if any(f"overlap={mark}" in r.params.split(";") for r in rows)]
+    return {"overlap": marks[0]} if marks else {}
+
+
+def _joined(hashes: set[tuple[str, ...]]) -> str:
     return hashlib.sha256(repr(sorted(hashes)).encode()).hexdigest() if hashes else ""
 
 

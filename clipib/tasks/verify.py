@@ -15,9 +15,10 @@ import numpy as np
 from clipib.data.catalog import CATALOG, Entry
 from clipib.data.dataset import Dataset
 from clipib.data.entries import check_entry_counts, with_entry_facts, with_entry_names
-from clipib.data.fetch import data_home, hash_again, read_lock
+from clipib.data.fetch import data_home
 from clipib.data.folder import empty_classes
 from clipib.data.images import content_key, why
+from clipib.data.lock import folder_name, hash_again, read_lock
 from clipib.data.phash import BITS, MAX_DISTANCE, Fingerprint, find_lookalikes, fingerprint, is_blank
 from clipib.data.specs import Spec, parse_specs, repository_of
 from clipib.data.splits import find_splits, read_split
@@ -151,7 +152,7 @@ def verify(
 def _check_lock(spec: Spec, data_root: str | Path | None) -> Iterator[Finding]:
     """Every file that was fetched is hashed again and held against data.lock."""
     repository = repository_of(spec.argument) if spec.kind == "wds" else None
-    name = repository[0].replace("/", "--") if repository else spec.argument
+    name = folder_name("@".join(filter(None, repository))) if repository else spec.argument
     root = data_home(data_root)
     if spec.kind not in ("name", "wds") or name not in read_lock(root):
         return

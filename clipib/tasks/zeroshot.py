@@ -243,7 +243,7 @@ def _rows(
     rows.append(row("mean_per_class_recall", mean, len(read), {}, ties=ties, main=main == "mean_per_class_recall"))
     if main == "macro_f1":
         rows.append(row("macro_f1", macro_f1(predictions.predicted, read.labels), len(read), {}, ties=ties, main=True))
-    if read.groups is not None:
+    if read.groups is not None and (read.groups >= 0).any():
         for k in (1, 5) if len(dataset.classnames) >= 5 else (1,):
             worst = worst_group_accuracy(predictions.target_rank, read.groups, k)
             metric, group = f"worst_group_acc{k}", {"group": str(worst.group)}
@@ -266,7 +266,9 @@ def _asked(dataset: Dataset) -> list[str]:
     ks = (1, 5) if len(dataset.classnames) >= 5 else (1,)
     asked = [f"acc{k}" for k in ks] + ["mean_per_class_recall"]
     asked += ["macro_f1"] * (dataset.main_metric == "macro_f1") + ["acc1_bayes"] * (dataset.world is not None)
-    return asked + [f"worst_group_acc{k}" for k in ks] * (dataset.groups is not None)
+    return asked + [f"worst_group_acc{k}" for k in ks] * (
+        dataset.groups is not None and bool((dataset.groups >= 0).any())
+    )
 
 
 def _samples(read: Dataset, predictions: Predictions | Scores) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from wds_files import labelled, repository
 
-from clipib.data.fetch import Wanted, fetch, hash_again, is_complete, read_lock
+from clipib.data.catalog import CATALOG
+from clipib.data.fetch import Wanted, fetch, is_complete
+from clipib.data.http import download
 from clipib.data.load import load_datasets
+from clipib.data.lock import hash_again, read_lock
 from clipib.errors import UserError
 
 REPO = "datasets/org/pets"
@@ -29,7 +33,7 @@ def test_a_split_arrives_with_a_lock_and_is_asked_for_once(hub, wanted, tmp_path
     (plan,) = fetch([wanted], tmp_path)
     assert {p.relative_to(tmp_path / "pets").as_posix() for p in (tmp_path / "pets").rglob("*.t*")} >= set(FILES)
     locked = read_lock(tmp_path)["pets"]
-    assert locked["revision"] == plan.listing.commit and set(locked["files"]) == set(FILES)
+    assert locked["revision"] == plan.commit and set(locked["files"]) == set(FILES)
     hub.requests.clear()
     assert fetch([wanted], tmp_path) == [] and not hub.requests
     hub.stop()
@@ -128,7 +132,7 @@ def test_a_hub_that_sends_other_bytes_than_it_lists(hub, wanted, tmp_path, monke
     monkeypatch.setattr("clipib.data.fetch.list_repository", lying)
     with pytest.raises(UserError, match="sent other bytes for 'test/0.tar'"):
         fetch([wanted], tmp_path)
-    assert not (tmp_path / "pets" / "test" / "0.tar").exists() and "pets" not in read_lock(tmp_path)
+    assert not (tmp_path / "pets" / "test" / "0.tar").exists() and read_lock(tmp_path)["pets"]["complete"] == []
 
 
 def test_everything_that_is_missing_is_told_at_once(hub, wanted, tmp_path):
@@ -147,8 +151,11 @@ def test_gated_busy_and_broken(hub, wanted, tmp_path, monkeypatch):
     hub.fail("*test/0.tar", status=500, times=1)
     fetch([wanted], tmp_path / "a")
     hub.fail("*/api/*", status=429, times=1)
+    fetch([wanted], tmp_path / "b")
+    monkeypatch.setattr("clipib.hub.PAUSE", 0.0)
+    hub.fail("*/api/*", status=429, times=4)
     with pytest.raises(UserError, match="answered 429"):
-        fetch([wanted], tmp_path / "b")
+        fetch([wanted], tmp_path / "b2")
     hub.gate(REPO)
     with pytest.raises(UserError, match="org/pets is gated, and no token") as caught:
         fetch([wanted], tmp_path / "c")
@@ -203,3 +210,79 @@ def test_a_dry_run_says_what_it_would_fetch_and_fetches_nothing(hub, wanted, tmp
         assert "org--pets (test): 5 files to fetch" in result.stderr and "dry run" in result.stderr
     assert not (tmp_path / "root").exists()
     assert not any("/resolve/" in path for path in paths(hub))
+
+
+def test_a_fetch_that_broke_off_is_no_copy_of_ones_own(hub, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr("clipib.hub.PAUSE", 0.0)
+    entry = CATALOG["renderedsst2"]._replace(counts={}, revision="")
+    monkeypatch.setitem(CATALOG, "renderedsst2", entry)
+    files = repository(labelled([0, 1] * 4), shards=4, classnames=("a", "b"), templates=("{c}.",))
+    hub.add(f"datasets/{entry.hub}", files)
+    hub.fail("*test/3.tar", status=500, times=8, method="GET")
+    with pytest.raises(UserError, match="answered 500"):
+        load_datasets("renderedsst2", need="label", data_root=tmp_path)
+    assert (tmp_path / "renderedsst2" / "test" / "0.tar").exists()
+    with pytest.raises(UserError, match="answered 500"):  # a part is no data set
+        load_datasets("renderedsst2", need="label", data_root=tmp_path)
+    hub.requests.clear()
+    (dataset,) = load_datasets("renderedsst2", need="label", data_root=tmp_path)
+    assert len(dataset) == 8 and not any(r.path.endswith("0.tar") and r.method == "GET" for r in hub.requests)
+
+
+def test_names_that_a_mirror_swaps_under_a_copied_lock_are_caught(hub, wanted, tmp_path):
+    fetch([wanted], tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    lock = tmp_path / "b" / "data.lock"
+    lock.write_bytes((tmp_path / "a" / "data.lock").read_bytes())
+    hub.tamper(REPO, read_lock(tmp_path / "a")["pets"]["revision"], "classnames.txt", b"dog\ncat\n")
+    with pytest.raises(UserError, match="'classnames.txt' of org/pets changed under the same revision"):
+        fetch([wanted], tmp_path / "b")
+    assert json.loads(lock.read_text())["datasets"]["pets"]["files"] == read_lock(tmp_path / "a")["pets"]["files"]
+
+
+def test_a_swapped_line_is_not_blessed_by_another_missing_file(wanted, tmp_path):
+    fetch([wanted], tmp_path)
+    names = tmp_path / "pets" / "classnames.txt"
+    names.write_text("dog\ncat\n")
+    (tmp_path / "pets" / "test" / "1.tar").unlink()
+    fetch([wanted], tmp_path)
+    assert names.read_text() == "cat\ndog\n"
+
+
+def test_two_revisions_lie_apart(hub, wanted, tmp_path):
+    first = read_first = hub.add(REPO, FILES)
+    more = repository(labelled([1, 1], 50), shards=1, classnames=("dog", "cat"), templates=("a {c}.",))
+    hub.add(REPO, {**dict.fromkeys(FILES), **more})
+    pinned, newest = load_datasets(f"wds:org/pets@{first}", data_root=tmp_path) + load_datasets(
+        "wds:org/pets", data_root=tmp_path
+    )
+    assert (len(pinned), pinned.classnames) == (4, ("cat", "dog")) and read_first
+    assert (len(newest), newest.classnames) == (2, ("dog", "cat"))
+
+
+def test_an_update_leaves_nothing_of_the_older_commit(hub, wanted, tmp_path):
+    fetch([wanted], tmp_path)
+    fewer = repository(labelled([1, 1], 50), shards=1)
+    hub.add(REPO, {**dict.fromkeys(FILES), **fewer})
+    fetch([wanted], tmp_path, update=True)
+    left = {p.relative_to(tmp_path / "pets").as_posix() for p in (tmp_path / "pets").rglob("*") if p.is_file()}
+    assert {p for p in left if not p.startswith(".")} == set(fewer)
+
+
+def test_two_fetches_at_once_do_it_once(hub, wanted, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: fetch([wanted], tmp_path), range(2)))
+    shards = [r.path for r in hub.requests if r.method == "GET" and r.path.endswith("0.tar")]
+    assert len(shards) == 1 and is_complete(tmp_path, wanted)
+
+
+def test_a_web_file_that_changed_is_not_continued(hub, tmp_path):
+    target = tmp_path / "x.bin"
+    hub.add("datasets/org/web", {"x.bin": b"new" * 1000})
+    (tmp_path / ".x.bin.partial").write_bytes(b"old" * 500)
+    (tmp_path / ".x.bin.version").write_text('"another"')
+    url = f"{hub.url}/datasets/org/web/resolve/main/x.bin"
+    assert download(url, target)
+    assert target.read_bytes() in (b"new" * 1000, b"old" * 500 + (b"new" * 1000)[1500:])
+    assert not download(url + "x", target.with_name("y"))

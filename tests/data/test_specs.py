@@ -1,5 +1,6 @@
 import pytest
 
+from clipib.data.load import runnable
 from clipib.data.specs import parse_spec, parse_specs, split_specs
 from clipib.errors import UserError
 
@@ -83,12 +84,15 @@ def test_all_is_what_the_task_can_use():
         parse_specs("suite:retrieval", "label")
 
 
-def test_what_is_in_two_suites_or_named_beside_one_is_taken_once():
+def test_what_is_in_two_suites_or_named_beside_one_is_read_once_and_counts_in_each():
     specs = parse_specs(["suite:vtab+", "suite:imagenet-robustness,mnist"])
-    names = [s.argument for s in specs]
+    suites = [s.suite for s in specs]
+    assert (suites.count("vtab+"), suites.count("imagenet-robustness"), suites.count("")) == (36, 5, 1)
+    read = runnable(specs)
+    names = [s.argument for s in read]
     assert len(names) == len(set(names)) == 36
-    assert [s.suite for s in specs if s.argument == "mnist"] == [""]
-    assert len(parse_specs("mnist,mnist")) == 2
+    assert [s.suite for s in read if s.argument == "mnist"] == [""]
+    assert len(runnable(parse_specs("mnist,mnist"))) == 2
 
 
 @pytest.mark.parametrize("text", ["wds/vtab/cifar10:test", "clip-benchmark/wds_vtab-cifar10:test", "CIFAR-10:test"])

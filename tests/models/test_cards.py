@@ -62,6 +62,9 @@ def test_other_words_other_files_other_options_are_another_card(checkpoint, tmp_
         (copy / path.name).write_bytes(path.read_bytes())
     opened(copy, tmp_path).open()
     assert opened(copy, tmp_path).card
+    (copy / "open_clip_pytorch_model.bin").write_bytes(b"")
+    assert opened(copy, tmp_path).card is None  # a file more may be the one that is read
+    (copy / "open_clip_pytorch_model.bin").unlink()
     record = copy / "clipib.json"
     record.write_text(record.read_text() + " ")
     assert opened(copy, tmp_path).card is None
@@ -86,7 +89,8 @@ def test_a_branch_of_the_hub_is_never_taken_from_a_card(tmp_path, monkeypatch):
     assert not Request("tiny", "none", {**OPTIONS, "precision": "amp"}).is_settled
     path = moving.path(tmp_path)
     path.parent.mkdir()
-    path.write_text(json.dumps({"files": {}}))
+    card = {"files": {}, "source": {"folder": None}}
+    path.write_text(json.dumps(card))
     assert recall(moving, tmp_path) is None
     monkeypatch.setenv("CLIPIB_OFFLINE", "1")
-    assert recall(moving, tmp_path) == {"files": {}}
+    assert recall(moving, tmp_path) == card

@@ -144,3 +144,16 @@ def test_verify_hashes_what_was_fetched_again(small_world, clipib, tmp_path):
     broken = clipib("data", "verify", "renderedsst2", "--data-root", root, "--format", "json")
     assert broken.exit_code == 2 and '"check": "lock"' in broken.stdout
     assert '"state": "changed"' in clipib("data", "list", "--data-root", root, "--format", "json").stdout
+
+
+def test_suites_that_overlap_have_each_their_own_average(small_world, clipib, checkpoint, tmp_path):
+    names = "suite:vtab+,suite:imagenet-robustness,cifar10"
+    result = clipib("zeroshot", "-m", checkpoint, "-d", names, "--data-root", tmp_path / "data", "--format", "csv")
+    assert result.exit_code == 0, result.stderr
+    rows = rows_of(result)
+    assert len({r["dataset"] for r in rows if not r["dataset"].startswith("suite:")}) == 36
+    for suite, size in (("vtab+", 36), ("imagenet-robustness", 5)):
+        (average,) = [r for r in rows if r["dataset"] == f"suite:{suite}"]
+        values = [float(r["value"]) for r in rows if r["is_main"] == "true" and r["dataset"] in SUITES[suite].entries]
+        assert len(values) == size and average["params"] == f"of={size};over={size}"
+        assert float(average["value"]) == pytest.approx(np.mean(values))
