@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 from clipib.errors import UserError
+from clipib.hub import is_offline
 from clipib.models import PHOTO, PHOTO_WEIGHTS, RANDOM_WEIGHTS
 from clipib.registry import nearest
 
@@ -289,7 +290,7 @@ def require_hub(what: str, *, repo: str, files: tuple[str, ...]) -> None:
 
     if any(isinstance(try_to_load_from_cache(repo, file), str) for file in files):
         return
-    if any(os.environ.get(v, "0") not in ("", "0") for v in ("CLIPIB_OFFLINE", "HF_HUB_OFFLINE")):
+    if is_offline():
         raise UserError(f"Offline, and not in the local cache: {what} ({repo}).", hint=WORKS_OFFLINE)
     if any(os.environ.get(v) for v in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
         return
