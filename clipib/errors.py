@@ -35,7 +35,7 @@ def try_all(steps: Iterable[Callable[[], Any]]) -> list[Any]:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        messages = [line.removeprefix("- ") for e in errors for line in e.message.splitlines()]
+        messages = dict.fromkeys(line.removeprefix("- ") for e in errors for line in e.message.splitlines())
         hints = dict.fromkeys(line for e in errors for line in e.hint.splitlines())
         raise UserError("\n".join(f"- {m}" for m in messages), hint="\n".join(hints))
     return results

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 @cache_app.command(epilog="Examples:\n\nclipib cache ls\n\nclipib cache ls --format json")
-def ls(cache_dir: o.CacheDir = None, format_: o.Format = "table") -> None:
+def ls(cache_dir: o.CacheDir = None, format_: o.RecordsFormat = "table") -> None:
     """List what the store holds, the last used first."""
     from clipib.embeddings.housekeeping import cache_size, list_spaces
     from clipib.embeddings.store import Store

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def list_(
     what: Annotated[str, typer.Argument(help="losses, datasets, suites or models.")],
     filter_: Annotated[str, typer.Option("--filter", help="Only names that hold this text.")] = "",
-    format_: o.Format = "table",
+    format_: o.RecordsFormat = "table",
 ) -> None:
     """Show what there is: losses, data sets, suites of them, models."""
     check_name("list", what, ("losses", "datasets", "suites", "models"))

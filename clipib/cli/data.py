@@ -39,7 +39,7 @@ def fetch(
     split: Annotated[str, typer.Option(help="Of the names that say none.")] = "test",
     update: Annotated[bool, typer.Option("--update", help="The newest commit in place of the locked one.")] = False,
     offline: o.Offline = False,
-    format_: o.Format = "table",
+    format_: o.RecordsFormat = "table",
 ) -> None:
     """Fetch data sets of the hub, and lock their revision and hashes in data.lock."""
     progress = make_progress()
@@ -54,7 +54,7 @@ def fetch(
 
 
 @data_app.command("list", epilog="Examples:\n\nclipib data list --data-root data\n\nclipib data list --format json")
-def list_(data_root: o.DataRoot = None, format_: o.Format = "table") -> None:
+def list_(data_root: o.DataRoot = None, format_: o.RecordsFormat = "table") -> None:
     """Show what lies in a data root, and whether it is what data.lock names."""
     from clipib.data.fetch import data_home
     from clipib.tasks.fetch import list_data
@@ -70,7 +70,7 @@ def list_(data_root: o.DataRoot = None, format_: o.Format = "table") -> None:
 def info(
     name: Annotated[str, typer.Argument(help="A name of the registry.")],
     data_root: o.DataRoot = None,
-    format_: o.Format = "table",
+    format_: o.RecordsFormat = "table",
 ) -> None:
     """Show everything that the registry knows of one data set."""
     from clipib.tasks.fetch import describe_data
@@ -98,7 +98,7 @@ def verify(
     label_column: o.LabelColumn = "",
     separator: o.Separator = "",
     workers: o.Workers = 2,
-    format_: o.Format = "table",
+    format_: o.RecordsFormat = "table",
 ) -> None:
     """Check counts, classes, damaged files, copies and lookalikes; errors end with 2."""
     progress = make_progress()
@@ -138,7 +138,7 @@ def export(
     separator: o.Separator = "",
     workers: o.Workers = 2,
     dry_run: o.DryRun = False,
-    format_: o.Format = "table",
+    format_: o.RecordsFormat = "table",
 ) -> None:
     """Write webdataset shards in the layout that CLIP_benchmark reads."""
     progress = make_progress()

@@ -57,7 +57,7 @@ def embed(
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
     verify_cache: o.VerifyCache = False,
-    format_: o.Format = "table",
+    format_: o.RecordsFormat = "table",
 ) -> None:
     """Encode images and texts into the store, and export them as npy and parquet."""
     progress = make_progress()

@@ -92,6 +92,12 @@ def _format(value: str) -> str:
     return check_name("format", value, FORMATS)
 
 
+def _records_format(value: str) -> str:
+    if value == "junit":
+        raise UserError("This command has no junit output.", hint="Use --format table, csv, json or md.")
+    return _format(value)
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -165,6 +171,8 @@ VerifyCache = Annotated[
 Format = Annotated[
     str, typer.Option("--format", callback=_format, help="table, csv, json, md, junit.", rich_help_panel=OUTPUT)
 ]
-
+RecordsFormat = Annotated[
+    str, typer.Option("--format", callback=_records_format, help="table, csv, json, md.", rich_help_panel=OUTPUT)
+]
 
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", rich_help_panel=OUTPUT)]

@@ -79,7 +79,7 @@ def search(
     dry_run: o.DryRun = False,
     cache_dir: o.CacheDir = None,
     verify_cache: o.VerifyCache = False,
-    format_: o.Format = "table",
+    format_: o.RecordsFormat = "table",
 ) -> None:
     """Find the images nearest to a text, exactly or with an approximate FAISS index."""
     progress = make_progress()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from clipib.hub import Listing, RemoteFile, download_file, is_offline, list_repo
 from clipib.progress import SILENT, Progress, counted
 
 AT_ONCE = 4  # files fetched at the same time
+MOST_SHARDS = 100_000  # of one data set
 
 
 class Wanted(NamedTuple):
@@ -77,8 +79,18 @@ def plan_fetch(wanted: Iterable[Wanted], root: Path, *, update: bool = False) ->
             hint=f"With network: clipib data fetch {_typed(wanted)} --data-root {root}",
         )
     lock = read_lock(root)
+    looks = [partial(_plan, w, root, lock.get(w.name), update) for w in wanted]
+    try:
+        first = looks[0]()  # one hub that cannot be reached is told once
+    except UserError as error:
+        if len(wanted) > 1 and "cannot be reached" in error.message:
+            more = f" {counted(len(wanted), 'data set')} are not here."
+            raise UserError(error.message + more, hint=error.hint) from error
+        looks[0] = partial(_raise, error)
+    else:
+        looks[0] = partial(_same, first)
     with ThreadPoolExecutor(8) as pool:
-        looked = [pool.submit(_plan, w, root, lock.get(w.name), update) for w in wanted]
+        looked = [pool.submit(look) for look in looks]
     return try_all(f.result for f in looked)
 
 
@@ -129,7 +141,7 @@ def fetch_url(wanted: Wanted, root: Path, *, progress: Progress = SILENT) -> Non
         if not download(f"{base}/{split}/nshards.txt", listed):
             raise UserError(f"'{base}' has no split '{split}': there is no '{base}/{split}/nshards.txt'.")
         text = listed.read_text(errors="replace").strip()
-        if not text.isdecimal():
+        if not text.isdecimal() or int(text[:9]) > MOST_SHARDS:
             raise UserError(f"'{base}/{split}/nshards.txt' holds '{text[:20]}', not a number of shards.")
         paths = [f"{split}/nshards.txt", *(f for f in SIDE_FILES if download(f"{base}/{f}", folder / f))]
         shards = [f"{split}/{i}.tar" for i in range(int(text))]
@@ -248,19 +260,56 @@ def _remove_others(folder: Path, split: str, named: set[str]) -> None:
             path.unlink()
 
 
+def _at_once(jobs: list[Callable[[], Any]], n: int, stop: Callable[[], object]) -> list[Any]:
+    """Results of jobs in order, n at the same time; the first failure, or Ctrl-C, ends all of them.
+
+    Args:
+        stop: told at once, for jobs that are running.
+    """
+    pool = ThreadPoolExecutor(n)
+    try:
+        running = [pool.submit(job) for job in jobs]
+        for done in as_completed(running):
+            done.result()
+        return [job.result() for job in running]
+    except BaseException:
+        stop()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+class Stopped(Exception):
+    """The fetch that a download belongs to has ended."""
+
+
 class _counted:
     """Bytes of several threads as megabytes of one bar."""
 
     def __init__(self, progress: Progress, name: str, n_bytes: int) -> None:
         self.total = max(1, round(n_bytes / 1e6))
         self.track = progress.track(f"fetching {name}", self.total, unit="MB")
-        self.done, self.told, self.turn = 0, 0, threading.Lock()
+        self.done, self.told, self.turn, self.stopped = 0, 0, threading.Lock(), False
 
-    def __enter__(self) -> Callable[[int], None]:
+    def __enter__(self) -> _counted:
         self.advance = self.track.__enter__()
-        return self.add
+        return self
 
-    def add(self, n_bytes: int) -> None:
+    def stop(self) -> None:
+        self.stopped = True
+
+    def __call__(self, n_bytes: int) -> None:
+        if self.stopped:
+            raise Stopped
         with self.turn:
             self.done += n_bytes
             if (whole := min(self.total, round(self.done / 1e6))) > self.told:

@@ -79,9 +79,8 @@ def load_hf(
         commit = _commit_of(repo, revision)
         table, found = _open(repo, commit, split, config, stream)
         if is_offline() and not stream and not all(commit in f["filename"] for f in table.cache_files):
-            raise UserError(
-                f"Offline, and {repo} at {commit[:12]} is not in the cache of `datasets`; another state is."
-            )
+            message = f"Offline, and {repo} at {commit[:12]} is not in the cache of `datasets`; another state is."
+            raise UserError(message, hint="Ask for it once with network; `datasets` finds only what it used last.")
     elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         table, found = _saved(path, split)
     else:
@@ -245,6 +244,8 @@ class _loading_errors:
         if isinstance(error, exceptions.DatasetsError | FileNotFoundError):
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             raise UserError(f"'{self.place}' cannot be read: {first:.200}{cause:.200}") from error
+        if type(error).__module__.partition(".")[0] == "yaml":
+            raise UserError(f"The README.md of '{self.place}' begins with no valid YAML: {first:.200}") from error
         if isinstance(error, ValueError):
             raise UserError(
                 f"'{self.place}': {first:.300}", hint="A configuration is named with +config=NAME."
@@ -312,6 +313,9 @@ def _labels(cells: list[Any], feature: Any, place: str, need: str) -> tuple[np.n
         labels = np.array(cells)
         if labels.dtype.kind not in "iu" or labels.min() < 0:
             raise UserError(f"'{place}' has rows without a label in this split.", hint="Name a labelled split.")
+        if labels.max() >= len(names):
+            row = int(labels.argmax())
+            raise UserError(f"Row {row} of '{place}' has the label {labels[row]}, but {len(names)} classes have names.")
         return labels.astype(np.int64), tuple(n.replace("_", " ") for n in names)
     if all(isinstance(c, str) for c in cells):
         distinct = sorted(set(cells))

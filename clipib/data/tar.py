@@ -42,8 +42,9 @@ def list_members(shard: Path) -> list[Member]:
                     raise tarfile.ReadError("unexpected end of data")
                 if info.isfile():
                     members.append(Member(info.name, info.offset_data, info.size))
-            if read_end(shard, archive.offset) != ZEROS:
-                raise tarfile.ReadError("no end mark")
+            end = read_end(shard, archive.offset)
+            if len(end) < BLOCK or end.strip(b"\0"):
+                raise tarfile.ReadError(f"no end mark, or more behind it, at byte {archive.offset:,}")
     except tarfile.TarError as error:
         whole = f"; its last whole file is {members[-1].name}" if members else ""
         raise UserError(
@@ -53,10 +54,10 @@ def list_members(shard: Path) -> list[Member]:
 
 
 def read_end(path: Path, offset: int) -> bytes:
-    """The block where a tar says that it ends."""
+    """What stands where a tar says that it ends: zeros to the end of the file."""
     with path.open("rb") as file:
         file.seek(offset)
-        return file.read(BLOCK)
+        return file.read()
 
 
 def _plain_members(data: mmap.mmap, size: int) -> list[Member] | None:
@@ -70,7 +71,7 @@ def _plain_members(data: mmap.mmap, size: int) -> list[Member] | None:
     while offset + BLOCK <= size:
         head = data[offset : offset + BLOCK]
         if head == ZEROS:
-            return members
+            return members if not data[offset:].strip(b"\0") else None
         try:
             checksum, length = (int(head[a:b].strip(b"\0 ") or b"0", 8) for a, b in ((148, 156), (124, 136)))
             name = head[:100].split(b"\0", 1)[0].decode("utf-8")

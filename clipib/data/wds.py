@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from clipib.data.tar import Member, list_members, read_span
 from clipib.errors import UserError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+MOST_DIGITS = 15  # of a number in a text file
 LABELS, MANY_LABELS, CAPTIONS = "cls", "npy", "txt"
 METADATA = ("npy", "metadata.npy")  # beside a label: a row of codes, as DataComp stores region or income
 
@@ -82,8 +84,8 @@ def load_wds(path: str | Path, *, split: str, name: str = "", need: str = "") ->
     with ThreadPoolExecutor(4) as pool:
         per_shard = list(pool.map(lambda job: _samples(*job), ((s, i, found_split) for i, s in enumerate(shards))))
     samples = [sample for found in per_shard for sample in found]
-    if not samples:
-        raise UserError(f"The shards in '{folder}' hold no sample.")
+    if empty := [shard for shard, found in zip(shards, per_shard, strict=True) if not found]:
+        raise UserError(f"The shard '{empty[0]}' holds no sample.", hint="Fetch or export it again.")
     name = name or "/".join(root.resolve().parts[-2:]).strip("/")
     suffix = [next((s for s in IMAGE_SUFFIXES if s in sample.files), "") for sample in samples]
     if without := [s.name for s, found in zip(samples, suffix, strict=True) if not found]:
@@ -136,16 +138,19 @@ def _shards(folder: Path) -> list[Path]:
     listed = folder / "nshards.txt"
     if listed.is_file():
         text = listed.read_text(errors="replace").strip()
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > MOST_DIGITS:
             raise UserError(f"'{listed}' holds '{text[:20]}', not a number of shards.")
-        names = {p.name for p in shards}
-        missing = [f"{i}.tar" for i in range(int(text)) if f"{i}.tar" not in names]
-        if missing:
+        there = {int(p.stem): p for p in shards if p.stem.isdecimal() and p.name == f"{int(p.stem[:MOST_DIGITS])}.tar"}
+        named = [p for number, p in sorted(there.items()) if number < int(text)]
+        if len(named) < int(text):
+            first = (f"{i}.tar" for i in range(int(text)) if i not in there)
             raise UserError(
-                f"'{folder}' lacks {len(missing)} of {text} shards: {', '.join(missing[:5])}.",
+                f"'{folder}' lacks {int(text) - len(named):,} of {text} shards: {', '.join(islice(first, 5))}.",
                 hint="Fetch them again; a part of a data set gives a wrong number.",
             )
-        shards = [p for p in shards if p.stem.isdecimal() and int(p.stem) < int(text)]
+        shards = named
+    if strange := [p for p in shards if not p.is_file()]:
+        raise UserError(f"The shard '{strange[0]}' is no file, or a link to one that is not there.")
     return shards
 
 
@@ -174,7 +179,7 @@ def _key_and_suffix(name: str) -> tuple[str, str]:
 def _kind(root: Path, samples: list[Sample], need: str) -> str:
     """Which member holds what is to be known of each image: by dataset_type.txt, else by what is there."""
     listed = root / "dataset_type.txt"
-    declared = listed.read_text(errors="replace").strip().lower() if listed.is_file() else ""
+    declared = listed.read_text(encoding="utf-8-sig", errors="replace").strip().lower() if listed.is_file() else ""
     known = {"retrieval": CAPTIONS, "multilabel": MANY_LABELS, "classification": LABELS}
     if declared and declared not in known:
         raise UserError(f"'{listed}' says '{declared}'; known are {', '.join(known)}.")
@@ -260,9 +265,12 @@ def _metadata(samples: list[Sample], shards: list[Path]) -> np.ndarray | None:
     if len({row.shape for row in rows}) > 1 or rows[0].ndim > 1:
         raise UserError(f"The .{kind} members of '{samples[0].name}' and others are no rows of equal length.")
     try:
-        return np.nan_to_num(np.stack(rows).astype(np.float64), nan=-1).astype(np.int64)
+        codes = np.nan_to_num(np.stack(rows).astype(np.float64), nan=-1, posinf=np.inf, neginf=-np.inf)
     except ValueError as error:
         raise UserError(f"The .{kind} members beside the labels are no numbers: {rows[0][:3]}.") from error
+    if not np.isfinite(codes).all():
+        raise UserError(f"The .{kind} members beside the labels hold infinite numbers.")
+    return codes.astype(np.int64)
 
 
 def _lines(path: Path) -> tuple[str, ...]:
@@ -270,7 +278,7 @@ def _lines(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not UTF-8 text: {error}.") from error
 
@@ -283,8 +291,8 @@ def _decoded(content: bytes, sample: Sample) -> str:
 
 
 def _whole_number(content: bytes, sample: Sample) -> int:
-    text = content.decode("ascii", errors="replace").strip()
-    if not text.isdecimal():
+    text = content.decode("utf-8-sig", errors="replace").strip()
+    if not text.isdecimal() or len(text) > MOST_DIGITS:
         raise UserError(f"The label of {sample.name} is '{text[:20]}', not a whole number from 0.")
     return int(text)
 

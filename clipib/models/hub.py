@@ -144,7 +144,7 @@ def _wanted(commit: Commit, folder: Path) -> list[str]:
 
 def _download(commit: Commit, name: str) -> Path:
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
     known = try_to_load_from_cache(commit.repo, name, revision=commit.sha)
     if isinstance(known, str):
@@ -153,6 +153,9 @@ def _download(commit: Commit, name: str) -> Path:
         require_hub(f"{name} of '{commit.repo}'", repo=commit.repo, files=())
     try:
         return Path(hf_hub_download(commit.repo, name, revision=commit.sha, endpoint=constants.ENDPOINT))
+    except GatedRepoError as error:
+        hint = f"Accept its terms at {constants.ENDPOINT}/{commit.repo}, then set HF_TOKEN or run `hf auth login`."
+        raise UserError(f"The repository '{commit.repo}' is gated.", hint=hint) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         text = str(error).strip().splitlines()
         raise UserError(f"'{name}' of '{commit.repo}' cannot be fetched: {text[0] if text else error!r}") from error

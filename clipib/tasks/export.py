@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ SHARD_SIZE = 1000  # images
 MIN_SHARDS = 4  # CLIP_benchmark starts four workers, and a worker without a shard fails
 TASKS = ("classification", "retrieval")
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}  # Pillow's format -> member
+MARK_FILE, DAY = ".clipib-export", 86_400.0  # seconds
 TYPE_FILE, NAMES_FILE, TEMPLATES_FILE = "dataset_type.txt", "classnames.txt", "zeroshot_classification_templates.txt"
 
 
@@ -86,7 +88,8 @@ def export(
         check_name("task", task, TASKS)
     if shard_size < 1:
         raise UserError(f"--shard-size {shard_size} is not a number of images.")
-    to = Path(to).expanduser()
+    typed = Path(to).expanduser()
+    to = typed.resolve()
     _check_target(to, overwrite)
     specs = parse_specs(list(datasets) if not isinstance(datasets, str) else datasets)
     options = {"data_root": data_root, "columns": columns}
@@ -101,11 +104,14 @@ def export(
     for splits, task_of_set in planned:
         for d in splits:
             progress.say(f"export: {d.name} ({d.split}), {counted(len(d), 'image')}, {task_of_set}")
+    _check_apart(to, [d for splits, _ in planned for d in splits])
     if dry_run:
         return []
-    place = to.resolve()  # where it is to lie in the end
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    for left in to.parent.glob(f".{to.name}.*.partial"):
+        if time.time() - left.stat().st_mtime > DAY:  # of an export that was killed
+            shutil.rmtree(left, ignore_errors=True)
+    aside = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         written = []
         for (splits, task_of_set), name in zip(planned, names, strict=True):
@@ -113,9 +119,11 @@ def export(
             for dataset in splits:
                 folder = aside / name / dataset.split
                 n_shards, n_encoded = _write_split(folder, dataset, task_of_set, shard_size, workers, progress)
-                where = to / name / dataset.split
+                where = typed / name / dataset.split
                 written.append(Shards(dataset.name, task_of_set, where, len(dataset), n_shards, n_encoded))
-        _put_in_place(aside, place)
+        (aside / MARK_FILE).write_text("written by clipib data export\n")
+        _check_target(to, overwrite)
+        _put_in_place(aside, to)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return written
@@ -130,9 +138,18 @@ def _check_target(to: Path, overwrite: bool) -> None:
     if not overwrite:
         hint = "Name another --to, or add --overwrite to replace an earlier export."
         raise UserError(f"'{to}' is not empty.", hint=hint)
+    if not (to / MARK_FILE).is_file():
+        raise UserError(f"'{to}' was not written by an export; it is left as it is.", hint="Name another --to.")
     if strange := next(_not_exported(to), None):
         hint = "Name another --to, or remove the folder yourself."
         raise UserError(f"'{to}' holds '{strange}', which no export wrote; it is left as it is.", hint=hint)
+
+
+def _check_apart(to: Path, datasets: list[Dataset]) -> None:
+    """Refuse to replace a folder that the images themselves lie in, or to write into theirs."""
+    for root in {Path(d.images.root).resolve() for d in datasets if hasattr(d.images, "root")}:
+        if to.is_dir() and (root.is_relative_to(to) or to.is_relative_to(root)):
+            raise UserError(f"The images lie in '{root}', which '{to}' would replace.", hint="Name another --to.")
 
 
 def _not_exported(folder: Path, *, depth: int = 0) -> Iterator[Path]:
@@ -143,7 +160,7 @@ def _not_exported(folder: Path, *, depth: int = 0) -> Iterator[Path]:
             yield from (inside / p.name for p in path.iterdir() if p.suffix != ".tar" and p.name != "nshards.txt")
         elif path.is_dir() and depth == 0 and any(path.glob("*/nshards.txt")):
             yield from (inside / p for p in _not_exported(path, depth=1))
-        elif path.name not in (TYPE_FILE, NAMES_FILE, TEMPLATES_FILE):
+        elif path.name not in (TYPE_FILE, NAMES_FILE, TEMPLATES_FILE, MARK_FILE):
             yield inside
 
 

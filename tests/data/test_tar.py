@@ -8,6 +8,7 @@ import pytest
 import webdataset
 
 from clipib.data.tar import list_members
+from clipib.errors import UserError
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -38,3 +39,24 @@ def test_the_common_form_needs_no_tarfile(tmp_path, monkeypatch):
         writer.write({"__key__": "s1", "txt": b"a", "cls": b"1"})
     monkeypatch.setattr("clipib.data.tar.tarfile.open", None)
     assert len(list_members(tmp_path / "0.tar")) == 2
+
+
+@pytest.mark.parametrize("damage", ["hole", "zeros", "cut between two files"])
+def test_what_was_lost_is_noticed(tmp_path, damage):
+    with webdataset.TarWriter(str(tmp_path / "0.tar")) as writer:
+        for i in range(6):
+            writer.write({"__key__": f"s{i}", "txt": b"a" * 600})
+    content = bytearray((tmp_path / "0.tar").read_bytes())
+    third = list_members(tmp_path / "0.tar")[2].start - 1536  # where the records of this file begin
+    if damage == "hole":
+        content[third : third + 1024] = bytes(1024)
+    elif damage == "zeros":
+        content[:] = bytes(len(content))
+        (tmp_path / "0.tar").write_bytes(content)
+        assert list_members(tmp_path / "0.tar") == []  # an empty tar; `load_wds` refuses a shard without samples
+        return
+    else:
+        del content[third:]
+    (tmp_path / "0.tar").write_bytes(content)
+    with pytest.raises(UserError, match="damaged or cut short"):
+        list_members(tmp_path / "0.tar")

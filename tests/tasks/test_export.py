@@ -192,7 +192,7 @@ def test_only_an_earlier_export_is_replaced(photo_folder, tmp_path):
             export(spec, out, overwrite=True)
         assert stranger.read_text() == "mine"
         stranger.unlink()
-    with pytest.raises(UserError, match="no export wrote"):
+    with pytest.raises(UserError, match="was not written by an export"):
         export(spec, photo_folder, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photos"]
 
@@ -246,3 +246,19 @@ def test_what_cannot_be_said_in_shards_is_refused(photo_folder, tmp_path, harm, 
 def test_a_dry_run_writes_nothing(photo_folder, tmp_path):
     assert export(f"folder:{photo_folder}", tmp_path / "out", dry_run=True) == []
     assert [p.name for p in tmp_path.iterdir()] == ["photos"]
+
+
+def test_no_way_around_the_check_of_the_target(photo_folder, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        export(f"folder:{photo_folder}", tmp_path / "nothing" / ".." / "precious")
+    assert (precious / "thesis.txt").read_text() == "mine"
+
+
+def test_a_set_is_not_replaced_by_a_part_of_itself(photo_folder, tmp_path):
+    export(f"folder:{photo_folder}", tmp_path / "own")
+    with pytest.raises(UserError, match="would replace"):
+        export(f"wds:{tmp_path / 'own'}:test", tmp_path / "own", overwrite=True)
+    assert (tmp_path / "own" / "train" / "nshards.txt").exists()
