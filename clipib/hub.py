@@ -101,6 +101,8 @@ def download_file(
     logging.set_verbosity_error()  # connections that break are taken up again without a word
 
     class Bytes(tqdm):
+        monitor_interval = 0  # else each download leaves a thread behind
+
         def __init__(self, *args, **options):
             super().__init__(*args, **{**options, "disable": True})
 
@@ -185,7 +187,7 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def _patiently(request: Callable[[], Any]) -> Any:
-    """Ask again, after a growing pause, where the connection broke or the server was busy."""
+    """Ask again, after a growing pause, where the server was busy."""
     for attempt in range(TRIES):
         try:
             return request()
@@ -196,11 +198,11 @@ def _patiently(request: Callable[[], Any]) -> Any:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether another attempt may succeed: a broken connection or a busy server, not a refusal."""
+    """Whether another attempt may succeed: the server was busy, and did not refuse."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status >= 500 or status == 429
-    return _is_transport(error) or isinstance(error, ConnectionError) or "Consistency check failed" in str(error)
+    return "Consistency check failed" in str(error)  # broken connections are the client's own business
 
 
 def _is_transport(error: Exception) -> bool:

@@ -209,17 +209,11 @@ def _bring(plan: Plan, root: Path, progress: Progress) -> None:
         _remove_others(folder, wanted.split, set(files))
         hashes = {f.path: _hash_of(folder, f, entry["files"]) for f in plan.files}
         missing = [f for f in plan.files if hashes[f.path] is None]
-        with (
-            _counted(progress, wanted.name, sum(f.size for f in missing)) as count,
-            ThreadPoolExecutor(AT_ONCE) as pool,
-        ):
+        with _counted(progress, wanted.name, sum(f.size for f in missing)) as count:
             for file in missing:
                 (folder / file.path).unlink(missing_ok=True)
-            jobs = {
-                f.path: pool.submit(download_file, wanted.repo, f, folder, commit=plan.commit, advance=count)
-                for f in missing
-            }
-            hashes |= dict(zip(jobs, try_all(job.result for job in jobs.values()), strict=True))
+            jobs = [partial(download_file, wanted.repo, f, folder, commit=plan.commit, advance=count) for f in missing]
+            hashes |= zip((f.path for f in missing), _at_once(jobs, AT_ONCE, count.stop), strict=True)
         _finish(root, wanted, entry, hashes)
 
 
