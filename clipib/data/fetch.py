@@ -50,9 +50,16 @@ class Plan(NamedTuple):
 
 
 def data_home(data_root: str | Path | None, cache_dir: str | Path | None = None) -> Path:
-    """Where local copies lie: as named, else CLIPIB_DATA, else a folder in the cache."""
+    """Where local copies lie: as named, else CLIPIB_DATA, else a folder in the cache.
+
+    Raises:
+        UserError: when it is a file.
+    """
     root = data_root or os.environ.get("CLIPIB_DATA")
-    return Path(root or Path(cache_dir or default_cache_dir()) / "data").expanduser()
+    home = Path(root or Path(cache_dir or default_cache_dir()) / "data").expanduser()
+    if home.is_file():
+        raise UserError(f"--data-root '{home}' is a file, not a folder.", hint="Name a folder.")
+    return home
 
 
 def is_complete(root: Path, wanted: Wanted) -> bool:

@@ -11,6 +11,7 @@ A shard is read by the places of its members, so any number of decoding threads 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -22,6 +23,7 @@ from PIL import Image
 
 from clipib.data import SPLITS
 from clipib.data.dataset import Dataset
+from clipib.data.folder import SPLIT_FOLDERS
 from clipib.data.images import decode_rgb, file_stamps
 from clipib.data.prompts import DEFAULT_TEMPLATES
 from clipib.data.tar import Member, list_members, read_span
@@ -125,11 +127,13 @@ def _shard_folder(root: Path, split: str) -> tuple[Path, Path, str]:
         if own in SPLITS and split and own != split:
             raise UserError(f"'{root}' holds the {own} shards, '{split}' is asked for.", hint=f"Name {root.parent}.")
         return root, root.parent if own in SPLITS else root, own if own in SPLITS else ""
-    if not any((root / split).glob("*.tar")):
+    names = dict.fromkeys((split, *SPLIT_FOLDERS.get(split, ())))
+    folder = next((root / n for n in names if any((root / n).glob("*.tar"))), None)
+    if folder is None:
         found = split_names(root)
         has = f"it has {', '.join(found)}" if found else "it holds no folder with .tar files"
         raise UserError(f"'{root}' has no split '{split}': {has}.", hint="Expected PATH/SPLIT/0.tar.")
-    return root / split, root, split
+    return folder, root, split
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -245,6 +249,8 @@ def _with_labels(dataset: Dataset, samples: list[Sample], shards: list[Path], ro
             f"The sample {culprit} has {what}, but '{root / 'classnames.txt'}' names {len(classnames)} classes.",
             hint="Class names stand one a line in the order of the labels, from 0.",
         )
+    if doubled := [n for n, times in Counter(classnames).items() if times > 1]:
+        notes = (*notes, f"{len(doubled)} class names stand twice, as '{doubled[0]}': equal prompts go to the first")
     groups = _metadata(samples, shards) if kind == LABELS else None
     return replace(
         dataset,

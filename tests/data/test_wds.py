@@ -133,6 +133,12 @@ def test_an_unknown_split_names_those_there_are(tmp_path):
         load_wds(tmp_path / "nothing", split="test")
 
 
+def test_validation_shards_are_val_and_doubled_names_are_told(tmp_path):
+    root = write(tmp_path / "d", [labelled([0, 1])], split="validation", classnames=("cat", "cat"))
+    dataset = load_wds(root, split="val")
+    assert dataset.split == "val" and any("stand twice, as 'cat'" in note for note in dataset.notes)
+
+
 def test_a_sample_without_image_or_label(tmp_path):
     root = write(tmp_path / "a", [[*labelled([0]), {"cls": b"1"}]])
     with pytest.raises(UserError, match=r"1 of 2 samples .* have no image; the first is test/0/s0000001"):
