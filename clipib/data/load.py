@@ -135,10 +135,23 @@ def _bring(wanted: list[Wanted], root: Path, dry_run: bool, progress: Progress) 
 def _load(
     spec: Spec, role: str, need: str, root: Path, name: str, columns: dict[str, str], dry_run: bool, progress: Progress
 ) -> list[Dataset]:
+    """What one specification names; several only for the label sets of digitworld."""
     split = spec.split or role
-    if dry_run and (is_url(spec.argument) or (spec.kind == "hf" and repository_of(spec.argument))):
+    on_disk = not (repository_of(spec.argument) or is_url(spec.argument))
+    if dry_run and not on_disk and (spec.kind == "hf" or is_url(spec.argument)):
         progress.say(f"{spec.text}: would be fetched; a dry run does not look into it")
         return []
+    datasets = _read(spec, split, need, root, name, columns, progress)
+    if spec.kind in ("wds", "hf") and on_disk and spec.split:
+        synonym = next((s for s, names in SPLIT_FOLDERS.items() if split in names), split)
+        if datasets[0].split not in (split, synonym):
+            raise UserError(f"Nothing says that '{spec.argument}' is its {split} part.", hint="Leave the split out.")
+    return datasets
+
+
+def _read(
+    spec: Spec, split: str, need: str, root: Path, name: str, columns: dict[str, str], progress: Progress
+) -> list[Dataset]:
     if spec.kind == "name":
         return [load_entry(spec.argument, split, need, root)]
     load = resolve("data kind", DATA_KINDS, spec.kind)
@@ -147,14 +160,6 @@ def _load(
 
         views = LABEL_VIEWS if need == "label" and not spec.argument else (spec.argument,)
         return [load(view, split=split, options=spec.options, name=name) for view in views]
-    if spec.kind in ("wds", "hf") and spec.split and not repository_of(spec.argument) and not is_url(spec.argument):
-        (dataset,) = _load(
-            spec._replace(split="", options={**spec.options}), split, need, root, name, columns, dry_run, progress
-        )
-        own = next((s for s, names in SPLIT_FOLDERS.items() if split in names), split)
-        if dataset.split not in (split, own):
-            raise UserError(f"Nothing says that '{spec.argument}' is its {split} part.", hint="Leave the split out.")
-        return [dataset]
     if spec.kind == "csv":
         return [load(spec.argument, split=split, name=name, need=need, **columns)]
     if spec.kind == "hf":
@@ -164,7 +169,7 @@ def _load(
     if spec.kind == "wds":
         place, found = spec.argument, repository_of(spec.argument)
         if found:
-            place, name = root / wanted_of(spec, role, root).name, name or found[0]
+            place, name = root / wanted_of(spec, split, root).name, name or found[0]
         elif is_url(spec.argument):
             folder = folder_name(spec.argument)
             fetch_url(Wanted(folder, spec.argument, "", split), root, progress=progress)

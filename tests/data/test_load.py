@@ -84,3 +84,18 @@ def test_what_is_missing_is_named(text, need, message, monkeypatch):
     monkeypatch.setenv("CLIPIB_OFFLINE", "1")
     with pytest.raises(UserError, match=message):
         load_datasets(text, need=need)
+
+
+def test_a_split_that_was_written_must_be_said_by_the_data(tmp_path):
+    from wds_files import labelled, repository
+
+    for path, content in repository(labelled([0, 1]), classnames=("a", "b"), split="validation").items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    (dataset,) = load_datasets(f"wds:{tmp_path}:validation", need="label")
+    assert len(dataset) == 2 and dataset.split in ("val", "validation")
+    plain = tmp_path / "plain"
+    (tmp_path / "validation").rename(plain)
+    assert load_datasets(f"wds:{plain}", need="label")[0].split == ""
+    with pytest.raises(UserError, match="Nothing says"):
+        load_datasets(f"wds:{plain}:train", need="label")
