@@ -220,7 +220,7 @@ def _bring(plan: Plan, root: Path, progress: Progress) -> None:
             for file in missing:
                 (folder / file.path).unlink(missing_ok=True)
             jobs = [partial(download_file, wanted.repo, f, folder, commit=plan.commit, advance=count) for f in missing]
-            hashes |= zip((f.path for f in missing), _at_once(jobs, AT_ONCE, count.stop), strict=True)
+            hashes |= zip((f.path for f in missing), at_once(jobs, AT_ONCE, count.stop), strict=True)
         _finish(root, wanted, entry, hashes)
 
 
@@ -261,7 +261,7 @@ def _remove_others(folder: Path, split: str, named: set[str]) -> None:
             path.unlink()
 
 
-def _at_once(jobs: list[Callable[[], Any]], n: int, stop: Callable[[], object]) -> list[Any]:
+def at_once(jobs: list[Callable[[], Any]], n: int, stop: Callable[[], object]) -> list[Any]:
     """Results of jobs in order, n at the same time; the first failure, or Ctrl-C, ends all of them.
 
     Args:

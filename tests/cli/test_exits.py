@@ -1,5 +1,6 @@
 """Exit codes and messages: 2 with one panel and what to type, no traceback, no half-written results."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -178,3 +179,10 @@ def test_a_disk_that_fills_up_leaves_no_half_written_results(clipib, checkpoint,
     monkeypatch.setattr(results, "write_aside", full)
     ends_with_2(clipib("zeroshot", "--model", checkpoint, "--datasets", "digitworld:n=9"), "The disk is full")
     assert not (tmp_path / "runs" / "zeroshot" / "results.csv").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell with PIPESTATUS")
+def test_a_reader_that_goes_away_is_no_failed_gate():
+    line = f"{sys.executable} -m clipib list datasets | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.stdout.strip() == "0" and "Traceback" not in done.stderr

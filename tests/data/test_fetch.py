@@ -2,13 +2,15 @@
 
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from wds_files import labelled, repository
 
 from clipib.data.catalog import CATALOG
-from clipib.data.fetch import Wanted, fetch, is_complete
+from clipib.data.fetch import Wanted, at_once, fetch, is_complete
 from clipib.data.http import download
 from clipib.data.load import load_datasets
 from clipib.data.lock import hash_again, read_lock
@@ -286,3 +288,20 @@ def test_a_web_file_that_changed_is_not_continued(hub, tmp_path):
     assert download(url, target)
     assert target.read_bytes() in (b"new" * 1000, b"old" * 500 + (b"new" * 1000)[1500:])
     assert not download(url + "x", target.with_name("y"))
+
+
+@pytest.mark.parametrize("error", [UserError("refused"), KeyboardInterrupt()])
+def test_the_first_failure_ends_all_that_wait(error):
+    done, stopped = [], []
+
+    def fails():
+        raise error
+
+    def works():
+        time.sleep(0.02)
+        done.append(1)
+
+    with pytest.raises(type(error)):
+        at_once([fails, *[works] * 50], 1, lambda: stopped.append(True))
+    assert stopped and len(done) < 50
+    assert at_once([partial(int, i) for i in range(9)], 3, lambda: None) == list(range(9))
