@@ -135,7 +135,7 @@ def folder_name(text: str) -> str:
 
     Example:
         >>> folder_name("org/pets"), folder_name("org/pets@v1"), folder_name("http://host/a b")
-        ('org--pets', 'org--pets@v1', 'host-a-b-46e6c8f4')
+        ('org--pets', 'org--pets@v1', 'host-a-b-efe5fb64')
     """
     place = text.partition("://")[2]
     if not place:
