@@ -115,3 +115,31 @@ def test_an_image_column_of_other_bytes_is_an_unreadable_image(tmp_path):
     dataset = load_hf(place, split="test", need="label")
     reasons = [why for _, why in dataset.unreadable(range(2))]
     assert reasons[0] and not reasons[1]
+
+
+def test_a_label_beyond_the_names_and_a_broken_card(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipib.data.hf._open", lambda *_: (Beyond(), "test"))
+    (tmp_path / "d").mkdir()
+    with pytest.raises(UserError, match="Row 1 of .* has the label 5, but 2 classes have names"):
+        load_hf(str(tmp_path / "d"), split="test", need="label")
+    monkeypatch.undo()
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["x", "y"])})
+    place = write(tmp_path / "yaml", {"image": [{"bytes": picture(0)}], "label": [0]}, features)
+    (tmp_path / "yaml" / "README.md").write_text("---\nconfigs: [a: b: c\n---\n")
+    with pytest.raises(UserError, match="no valid YAML"):
+        load_hf(place, split="test", need="label")
+
+
+class Beyond:
+    """A table whose second row has a label that no name belongs to, as a file of another program may have."""
+
+    features = datasets.Features({"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["x", "y"])})
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, key):
+        return [0, 5] if key == "label" else {"image": picture(key)}
+
+    def select_columns(self, _):
+        return self
