@@ -1,8 +1,8 @@
 """From a picture to pixels: the three ways that `--preprocess` names.
 
 `open_clip` is open_clip's own transform, on Pillow pictures. `hf` is the image processor of transformers, which on odd
-margins crops one pixel off. `fast` resizes uint8 tensors with antialiasing: at most one 8-bit level from `open_clip`,
-and several times faster on large photographs.
+margins crops one pixel off. `fast` resizes uint8 tensors with antialiasing, and is several times faster on large
+photographs: of its pixel values 2 in 1,000 are one 8-bit level from those of `open_clip`, 3 in ten million are two.
 """
 
 from __future__ import annotations

@@ -71,3 +71,8 @@ def test_export_says_what_to_type_next(clipib, photo_folder, tmp_path):
 def test_mistakes_end_with_2(clipib, arguments, message):
     result = clipib("data", *arguments)
     assert result.exit_code == 2 and message in words(result.stderr)
+
+
+def test_a_format_that_a_command_lacks_is_refused_before_its_work(clipib, photo_folder, tmp_path):
+    result = clipib("data", "export", f"folder:{photo_folder}", "--to", "shards", "--format", "junit")
+    assert result.exit_code == 2 and "no junit output" in result.stderr and not (tmp_path / "shards").exists()
