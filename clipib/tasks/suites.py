@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from clipib.data.catalog import CATALOG, Entry, suite_sha256
+from clipib.data.catalog import CATALOG, Entry, download_size, suite_sha256
 from clipib.data.specs import Spec
 from clipib.files import size_text
 from clipib.progress import Progress, counted
@@ -20,9 +20,9 @@ def announce_suites(specs: list[Spec], progress: Progress) -> None:
     for suite in dict.fromkeys(s.suite for s in specs if s.suite):
         names = dict.fromkeys(s.argument for s in specs if s.suite == suite)
         run = [CATALOG[n] for n in names if not CATALOG[n].not_runnable]
-        sizes = [size for e in run if (size := e.size_bytes.get(e.split))]
-        size = size_text(sum(sizes)) if sizes else "of unknown size"
-        size += f" for {len(sizes)} of {len(run)} whose size is known" if 0 < len(sizes) < len(run) else ""
+        n_bytes, unknown = download_size(e.name for e in run)
+        size = size_text(n_bytes) if n_bytes else "of unknown size"
+        size += f" for {len(run) - unknown} of {len(run)} whose size is known" if n_bytes and unknown else ""
         progress.say(
             f"suite {suite}: {counted(len(names), 'data set')} (hash {suite_sha256(names)[:12]}), "
             f"{counted(_n_images(run), 'image')}; download {size}; what lies here already costs nothing"
