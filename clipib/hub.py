@@ -202,7 +202,10 @@ def _may_pass(error: Exception) -> bool:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status >= 500 or status == 429
-    return "Consistency check failed" in str(error)  # broken connections are the client's own business
+    if "Consistency check failed" in str(error):
+        return True
+    # The client closes the connections of all threads when one of them breaks; one that is refused stays refused.
+    return _is_transport(error) and not type(error).__name__.startswith("Connect")
 
 
 def _is_transport(error: Exception) -> bool:
