@@ -217,6 +217,7 @@ def test_a_dry_run_says_what_it_would_fetch_and_fetches_nothing(hub, wanted, tmp
 def test_a_fetch_that_broke_off_is_no_copy_of_ones_own(hub, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setattr("clipib.hub.PAUSE", 0.0)
+    monkeypatch.setattr("clipib.data.fetch.AT_ONCE", 1)  # so that what stands before the failing file has arrived
     entry = CATALOG["renderedsst2"]._replace(counts={}, revision="")
     monkeypatch.setitem(CATALOG, "renderedsst2", entry)
     files = repository(labelled([0, 1] * 4), shards=4, classnames=("a", "b"), templates=("{c}.",))
