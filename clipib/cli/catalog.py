@@ -44,7 +44,14 @@ def _losses() -> list[dict[str, Any]]:
     from clipib.losses import LOSSES
 
     return [
-        {"name": name, "contrast": r.contrast, "similarity": r.similarity, "penalty": r.penalty, "about": r.about}
+        {
+            "name": name,
+            "contrast": r.contrast,
+            "similarity": r.similarity,
+            "penalty": r.penalty,
+            "use it for": r.about,
+            "status": r.status,
+        }
         for name, r in LOSSES.items()
     ]
 

@@ -10,7 +10,7 @@ import typer
 from clipib.cli import options as o
 from clipib.cli.output import make_progress, print_rows
 
-TRAINING = "Training"
+LOSS, TRAINING = "Loss", "Training"
 EXAMPLES = """Examples:
 
 clipib finetune --loss cibr --model ViT-B-32 --train csv:coco/captions.csv --out runs/a
@@ -37,11 +37,35 @@ def finetune(
     model: o.Model = "ViT-B-32",
     pretrained: o.Pretrained = None,
     loss: Annotated[
-        str, typer.Option(help="clip or cibr; see `clipib list losses`.", rich_help_panel=TRAINING)
+        str, typer.Option(help="clip, siglip, cibr, kme or wpse; see `clipib list losses`.", rich_help_panel=LOSS)
     ] = "clip",
-    penalty_weight: Annotated[
-        float | None, typer.Option(help="Weight of the loss's penalty.", rich_help_panel=TRAINING)
+    contrast: Annotated[
+        str | None, typer.Option(help="softmax, sigmoid or decoupled, in place of the loss's.", rich_help_panel=LOSS)
     ] = None,
+    similarity: Annotated[
+        str | None, typer.Option(help="cosine, kme or wpse, in place of the loss's.", rich_help_panel=LOSS)
+    ] = None,
+    penalty: Annotated[
+        str | None,
+        typer.Option(
+            help="none, distance, logdet or mine; shuffle, shuffle-logdet or shuffle-mine are controls.",
+            rich_help_panel=LOSS,
+        ),
+    ] = None,
+    penalty_weight: Annotated[
+        float | None, typer.Option(help="Weight of the penalty beside the contrast.", rich_help_panel=LOSS)
+    ] = None,
+    penalty_sigma: Annotated[
+        float | None,
+        typer.Option(help="Noise a coordinate in the penalty; left out 1 / sqrt(logit scale).", rich_help_panel=LOSS),
+    ] = None,
+    positives: Annotated[
+        str,
+        typer.Option(
+            help="identity; or same-caption, same-image, same-class: also right, but no longer PMI.",
+            rich_help_panel=LOSS,
+        ),
+    ] = "identity",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training images; left out 5.", rich_help_panel=TRAINING)
     ] = None,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from clipib.models import RANDOM_WEIGHTS
 from clipib.models.hf_text import cut_padding, is_hf_text
 from clipib.models.text import cut_length, encode_cut_text, is_cuttable
+from clipib.scoring.features import Features, pack
+
+if TYPE_CHECKING:
+    from clipib.models.head import Head
+    from clipib.models.towers import Encoded
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,6 +40,18 @@ class Loaded(NamedTuple):
     reads_whole_context: bool = False
 
 
+class Embedding(NamedTuple):
+    """What a tower makes of n items, for a loss.
+
+    features: (n, D) unit norm float32. hidden: (n, H) float32 before the projection, where it was asked for.
+    points: the weighted point sets of a checkpoint with a point head.
+    """
+
+    features: Tensor
+    hidden: Tensor | None = None
+    points: Features | None = None
+
+
 @dataclass
 class Model:
     """A dual encoder with everything that belongs to it.
@@ -49,6 +66,7 @@ class Model:
     folder: where a local checkpoint lies, or None.
     backend: "open_clip" or "transformers", which says how it is saved.
     preprocess_name: which of `clipib.models.preprocess.PREPROCESS` made `preprocess_eval`.
+    head: what clipib adds to the towers, or None: see `clipib.models.head`.
     """
 
     name: str
@@ -66,6 +84,7 @@ class Model:
     folder: Any = None
     backend: str = "open_clip"
     preprocess_name: str = "open_clip"
+    head: Head | None = None
 
     @property
     def is_random(self) -> bool:
@@ -78,7 +97,8 @@ class Model:
 
     @property
     def similarity(self) -> str:
-        return self.record.get("similarity", "cosine")
+        """How the checkpoint scores an image against a text: that of its point head, else cosine."""
+        return self.head.similarity if self.has_points else "cosine"
 
     @property
     def logit_scale(self) -> Tensor:
@@ -88,6 +108,8 @@ class Model:
     @property
     def logit_bias(self) -> Tensor | None:
         bias = getattr(self.module, "logit_bias", None)
+        if bias is None and self.head is not None:
+            bias = self.head.logit_bias
         return None if bias is None else bias.reshape(())
 
     @property
@@ -113,19 +135,32 @@ class Model:
         """(n, L) int64 token ids on the CPU, padded to the context length."""
         return self.tokenizer(list(texts))
 
+    @property
+    def networks(self) -> nn.ModuleDict:
+        """Everything with weights: the towers, and the head where there is one."""
+        parts = {"module": self.module} if self.head is None else {"module": self.module, "head": self.head}
+        return nn.ModuleDict(parts)
+
     def encode_images(self, pixels: Tensor, *, normalize: bool = True) -> Tensor:
-        """(n, 3, H, W) preprocessed pixels -> (n, D) float32 features, unit norm unless told otherwise."""
+        """What the store keeps of (n, 3, H, W) preprocessed pixels.
+
+        (n, D) float32 features, unit norm unless told otherwise; of a checkpoint with a point head (n, m, D + 1), see
+        `clipib.scoring.features.pack`.
+        """
+        if self.has_points:
+            return pack(self.embed_images(pixels).points)
         with self._precision():
-            pixels = pixels.to(self.device, non_blocking=True)
-            features = self.module.encode_image(pixels.to(DTYPES.get(self.precision, pixels.dtype)))
+            features = self.module.encode_image(self._pixels(pixels))
         return _finish(features, normalize)
 
     def encode_texts(self, tokens: Tensor, *, normalize: bool = True, cut: bool = True) -> Tensor:
-        """(n, L) token ids -> (n, D) float32 features.
+        """The same of (n, L) token ids.
 
         Causal towers pooled at the end token are run on the longest text of the batch only (`cut`), which is exact:
         later tokens cannot reach the pooled one. Towers of transformers mask their padding, which is cut as well.
         """
+        if self.has_points:
+            return pack(self.embed_texts(tokens).points)
         with self._precision():
             if cut and is_cuttable(self.module):
                 tokens = tokens[:, : cut_length(tokens)]
@@ -135,6 +170,39 @@ class Model:
                     tokens = cut_padding(self.module, tokens)
                 features = self.module.encode_text(tokens.to(self.device))
         return _finish(features, normalize)
+
+    @property
+    def has_points(self) -> bool:
+        return self.head is not None and self.head.has_points
+
+    def embed_images(self, pixels: Tensor, *, hidden: bool = False) -> Embedding:
+        """Features, hidden features where asked for, and points where there is a head for them, of n images."""
+        if not (hidden or self.has_points):
+            return Embedding(self.encode_images(pixels))
+        from clipib.models.towers import encode_image_parts
+
+        with self._precision():
+            parts = encode_image_parts(self.module, self._pixels(pixels))
+        return self._embedding(parts, self.head.image if self.has_points else None)
+
+    def embed_texts(self, tokens: Tensor, *, hidden: bool = False) -> Embedding:
+        """The same of (n, L) token ids."""
+        if not (hidden or self.has_points):
+            return Embedding(self.encode_texts(tokens))
+        from clipib.models.towers import encode_text_parts
+
+        with self._precision():
+            parts = encode_text_parts(self.module, tokens.to(self.device))
+        return self._embedding(parts, self.head.text if self.has_points else None)
+
+    def _embedding(self, parts: Encoded, head: nn.Module | None) -> Embedding:
+        features = _finish(parts.features, normalize=True)
+        points = None if head is None else head(features, parts.tokens.float(), parts.mask)
+        return Embedding(features, parts.hidden.float(), points)
+
+    def _pixels(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(self.device, non_blocking=True)
+        return pixels.to(DTYPES.get(self.precision, pixels.dtype))
 
     def _precision(self):
         if self.precision != "amp":

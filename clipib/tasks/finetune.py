@@ -12,7 +12,7 @@ from clipib.data.load import load_datasets, one_spec
 from clipib.data.manifest import Manifest
 from clipib.errors import UserError, try_all
 from clipib.files import default_cache_dir
-from clipib.losses import LOSSES
+from clipib.losses import LOSSES, POSITIVES
 from clipib.losses.composed import Loss, make_loss
 from clipib.models import DEFAULT_PREPROCESS, PREPROCESS, RANDOM_WEIGHTS
 from clipib.models.checkpoint import load_seen, recover, remove_checkpoint, save_checkpoint
@@ -43,7 +43,12 @@ def finetune(
     pretrained: str | None = None,
     val: str | None = None,
     loss: str = "clip",
+    contrast: str | None = None,
+    similarity: str | None = None,
+    penalty: str | None = None,
     penalty_weight: float | None = None,
+    penalty_sigma: float | None = None,
+    positives: str = "identity",
     out: str | Path = "runs/finetune",
     epochs: int | None = None,
     steps: int | None = None,
@@ -82,7 +87,10 @@ def finetune(
     Args:
         train: a data specification; its split is train unless one is written.
         val: a data specification; its split is val unless one is written.
-        loss: a row of `clipib.losses.LOSSES`. penalty_weight: overrides that row's.
+        loss: a row of `clipib.losses.LOSSES`. contrast, similarity, penalty, penalty_weight: override that row's.
+        penalty_sigma: of the noise through which information is measured; left out, sigma^2 = 1 / logit_scale.
+        positives: what else than its own text is right for an image: "same-caption" (equal texts), "same-image"
+            (equal files), "same-class". All but "identity" move the optimum of the scores away from PMI.
         epochs: passes over the training images, 5 when left out; or `steps`.
         batch_size: pairs a step; cut to the number of training images.
         lr: peak rate; left out, 1e-5 for pretrained weights and 5e-4 for random ones.
@@ -103,7 +111,16 @@ def finetune(
     """
     settings = settings or settings_of(locals())
     out = Path(out)
-    composed = make_loss(check_name("loss", loss, LOSSES), penalty_weight=penalty_weight)
+    composed = make_loss(
+        check_name("loss", loss, LOSSES),
+        contrast=contrast,
+        similarity=similarity,
+        penalty=penalty,
+        penalty_weight=penalty_weight,
+        penalty_sigma=penalty_sigma,
+        seed=seed,
+    )
+    check_name("positives", positives, POSITIVES)
     _check_numbers(lr=lr, weight_decay=weight_decay, clip_norm=clip_norm)
     if epochs is not None and steps is not None:
         raise UserError(f"Both --epochs {epochs} and --steps {steps} are given.", hint="Give one of them.")
@@ -128,6 +145,10 @@ def finetune(
             raise UserError(f"'{given.name}' has neither captions nor classes.", hint="Use class folders or a table.")
         if given.captions is None and given.labels.ndim == 2:
             raise UserError(f"The images of '{given.name}' have several classes each; finetune takes one, or captions.")
+    if positives == "same-class" and (dataset.labels is None or dataset.labels.ndim != 1):
+        raise UserError(
+            f"'{dataset.name}' has no classes, so no pairs of the same class.", hint="Try --positives same-caption."
+        )
     manifest = Manifest(cache_dir or default_cache_dir(), verify=verify_cache)
     if not dry_run:
         dataset, chosen = (d and d.changed(manifest=manifest) for d in (dataset, chosen))
@@ -173,9 +194,12 @@ def finetune(
             "val": parts.val.sha256,
             "val_prompts": prompts_of(parts.val),
             "loss": loss,
-            "similarity": composed.similarity,
-            "penalty": composed.penalty,
+            "contrast": composed.contrast_name,
+            "similarity": composed.similarity_name,
+            "penalty": composed.penalty_name,
             "penalty_weight": composed.penalty_weight,
+            "penalty_sigma": composed.penalty_sigma,
+            "positives": positives,
             "steps": steps,
             "batch_size": batch_size,
             "lr": lr,
@@ -224,6 +248,7 @@ def finetune(
             select=selection_value,
             save_checkpoint=save,
             identity=identity,
+            positives=positives,
             resume=resume,
             progress=progress,
         )
@@ -262,8 +287,9 @@ def _record(loss: Loss, parts: Parts, identity: dict[str, Any]) -> dict[str, Any
     """What a checkpoint folder tells of its training."""
     return {
         "loss": loss.name,
-        "similarity": loss.similarity,
-        "penalty": loss.penalty,
+        "contrast": loss.contrast_name,
+        "similarity": loss.similarity_name,
+        "penalty": loss.penalty_name,
         "training": identity,
         "data": {
             stage: {"name": d.name, "split": d.split, "images": len(d), "sha256": d.sha256}
@@ -289,6 +315,7 @@ def _rows(run: RunContext, parts: Parts, done: Progressed, loss: Loss, pretraine
                     pretrained=pretrained if stage == "start" else str(out / stage),
                     checkpoint_sha256=done.hashes[stage],
                     loss=run.model.loss if stage == "start" else loss.name,
+                    similarity=run.model.similarity if stage == "start" else loss.similarity_name,
                     split="val",
                     prompts_sha256=prompts_of(parts.val),
                 )

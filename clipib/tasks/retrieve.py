@@ -16,7 +16,7 @@ from clipib.metrics.retrieval import recall_at_k
 from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
-from clipib.scoring.tiles import Ranks, retrieval_ranks
+from clipib.scoring.ranks import Ranks, retrieval_ranks
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of

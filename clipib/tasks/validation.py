@@ -10,7 +10,7 @@ from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.metrics.classification import accuracy_at_k, mean_per_class_recall
 from clipib.metrics.retrieval import recall_at_k
 from clipib.models.model import Model
-from clipib.scoring.tiles import retrieval_ranks
+from clipib.scoring.ranks import retrieval_ranks
 from clipib.tasks.zeroshot import build_classifier, classify
 
 RECALL_K = (1, 5, 10)

@@ -15,10 +15,11 @@ from clipib.models.model import Model
 
 
 class Batch(NamedTuple):
-    """pixels: (B, 3, H, W). texts: B strings, text i of image i."""
+    """pixels: (B, 3, H, W). texts: B strings, text i of image i. images: B indices into the data set."""
 
     pixels: Tensor
     texts: list[str]
+    images: list[int]
 
 
 class _Picked(NamedTuple):
@@ -39,6 +40,20 @@ def plan_epoch(dataset: Dataset, *, batch_size: int, seed: int, epoch: int) -> l
     seeds = rng.integers(0, 2**31, len(dataset))
     picked = [_Picked(int(i), _text_of(dataset, int(i), chance[i]), int(seeds[i])) for i in order]
     return [picked[i : i + batch_size] for i in range(0, len(picked) - batch_size + 1, batch_size)]
+
+
+def positive_groups(dataset: Dataset, batch: Batch, positives: str) -> Tensor | None:
+    """(B,) int64, equal for pairs that are positives of each other; None for `identity`.
+
+    Args:
+        positives: "identity", "same-caption" (equal texts), "same-image" (equal files) or "same-class".
+    """
+    if positives == "identity":
+        return None
+    if positives == "same-class":
+        return torch.as_tensor(dataset.labels[batch.images], dtype=torch.int64)
+    values = batch.texts if positives == "same-caption" else [dataset.keys[i] for i in batch.images]
+    return torch.as_tensor(np.unique(np.array(values, dtype=object), return_inverse=True)[1].reshape(-1))
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -86,13 +101,13 @@ class _Pixels(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, picked: _Picked) -> tuple[Tensor, str]:
+    def __getitem__(self, picked: _Picked) -> tuple[Tensor, str, int]:
         picture = self.dataset.images.open(picked.image)
         if not self.dataset.augment:
-            return self.transform(picture), picked.text
+            return self.transform(picture), picked.text, picked.image
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(picked.seed)
-            return self.transform(picture), picked.text
+            return self.transform(picture), picked.text, picked.image
 
 
 class _Once:
@@ -105,5 +120,6 @@ class _Once:
         return self.batches
 
 
-def _collate(items: list[tuple[Tensor, str]]) -> Batch:
-    return Batch(torch.stack([pixels for pixels, _ in items]), [text for _, text in items])
+def _collate(items: list[tuple[Tensor, str, int]]) -> Batch:
+    pixels, texts, images = zip(*items, strict=True)
+    return Batch(torch.stack(pixels), list(texts), list(images))

@@ -14,9 +14,10 @@ import torch
 from clipib.data.dataset import Dataset
 from clipib.errors import UserError
 from clipib.losses.composed import Loss
+from clipib.losses.terms import Paired
 from clipib.models.model import Model, amp_dtype
 from clipib.progress import SILENT, Progress
-from clipib.training.batches import iterate_batches, steps_per_epoch
+from clipib.training.batches import Batch, iterate_batches, positive_groups, steps_per_epoch
 from clipib.training.log import LOG_FILE, MetricsLog
 from clipib.training.optimisation import clamp_logit_scale, learning_rate, make_optimizer
 from clipib.training.state import STATE_FILE, check_same_run, load_state, save_state
@@ -46,6 +47,7 @@ def fit(
     steps: int,
     batch_size: int,
     lr: float,
+    head_lr: float | None = None,
     weight_decay: float,
     warmup: int,
     clip_norm: float,
@@ -57,12 +59,15 @@ def fit(
     select: Callable[[dict[str, float]], float],
     save_checkpoint: Callable[[Model, str, int], str],
     identity: dict[str, Any],
+    positives: str = "identity",
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> Progressed:
     """Minimise a loss over paired images and texts.
 
     Args:
+        lr, head_lr: peak rates of the towers and of the point head.
+        positives: which pairs of a batch count as each other's positives, see `positive_groups`.
         out: where `metrics.csv` and, until the end, the training state lie.
         evaluate: validation metrics of the model as it is. select: the number to maximise among them.
         save_checkpoint: writes a stage ("best" or "last") and returns the sha256 of its weights.
@@ -71,13 +76,13 @@ def fit(
     Raises:
         UserError: when the loss is not finite, naming the term, or a resumed run has other settings.
     """
-    module, state_file = model.module, out / STATE_FILE
-    optimizer = make_optimizer(module, lr=lr, weight_decay=weight_decay)
+    networks, state_file = model.networks, out / STATE_FILE
+    optimizer = make_optimizer(model.module, model.head, lr=lr, head_lr=head_lr, weight_decay=weight_decay)
     scaler = torch.amp.GradScaler(model.device.type, enabled=_needs_scaler(model))
     done = Progressed()
     restoring = resume and state_file.exists()
     if restoring:
-        done = _restore(load_state(state_file), identity, module, optimizer, scaler)
+        done = _restore(load_state(state_file), identity, networks, optimizer, scaler, loss)
         progress.say(f"resuming after step {done.step:,} of {steps:,}")
     else:
         if resume:
@@ -85,7 +90,7 @@ def fit(
         done.metrics["start"] = evaluate(model)
         done.hashes["start"] = model.fingerprint
     per_epoch = steps_per_epoch(dataset, batch_size)
-    columns = ["step", "epoch", "images", "lr", "loss_total", "loss_contrast", "loss_penalty_nats", "logit_scale"]
+    columns = ["step", "epoch", "images", "lr", "loss_total", *loss.term_names, "logit_scale"]
     columns += ["grad_norm", "images_per_second", *(f"val_{name}" for name in done.metrics["start"])]
     log = MetricsLog(out / LOG_FILE, columns, after_step=done.step if restoring else None)
     if done.step == 0:
@@ -94,25 +99,26 @@ def fit(
     batches = iterate_batches(
         model, dataset, batch_size=batch_size, seed=seed, first_step=done.step, steps=steps, workers=workers
     )
-    module.train()
+    networks.train()
     last_logged, last_time = done.step, time.monotonic()
     with progress.track("training", steps, unit="steps") as advance:
         advance(done.step)
         for batch in batches:
             rate = learning_rate(done.step, steps=steps, warmup=warmup, peak=lr)
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            torch.manual_seed(seed * 1_000_003 + done.step)  # for dropout, where a tower has some
-            image_features = model.encode_images(batch.pixels)
-            text_features = model.encode_texts(model.tokenize(batch.texts))
-            total, terms = loss.compute(image_features, text_features, model.logit_scale, model.logit_bias)
+                group["lr"] = rate * group["times"]
+            torch.manual_seed(seed * 1_000_003 + done.step)  # for dropout and penalties that draw noise
+            paired = _pair(model, batch, loss, positive_groups(dataset, batch, positives))
+            if done.step == 0 and loss.needs_bias and model.head is not None:
+                model.head.start_bias(loss.balanced_bias(paired, model.logit_scale, draw=1))
+            total, terms = loss.compute(paired, model.logit_scale, model.logit_bias, draw=done.step + 1)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(total).backward()
             scaler.unscale_(optimizer)
-            grad_norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm or math.inf)
+            grad_norm = torch.nn.utils.clip_grad_norm_(networks.parameters(), clip_norm or math.inf)
             scaler.step(optimizer)
             scaler.update()
-            clamp_logit_scale(module)
+            clamp_logit_scale(model.module)
             done.step += 1
             evaluating = done.step % eval_every == 0 or done.step == steps
             if evaluating or done.step == 1 or done.step % log_every == 0:
@@ -131,23 +137,38 @@ def fit(
                 }
                 last_logged, last_time = done.step, now
                 if evaluating:
-                    module.eval()
+                    networks.eval()
                     metrics = evaluate(model)
                     row |= _val(metrics)
                     _keep_best(done, metrics, select(metrics), model, save_checkpoint)
                     if done.step == steps:
                         done.metrics["last"], done.hashes["last"] = metrics, save_checkpoint(model, "last", done.step)
-                    module.train()
+                    networks.train()
                     last_time = time.monotonic()
                 log.add(**row)
                 advance(0, note=f"loss {row['loss_total']:.3f}")
             if (evaluating or done.step % save_every == 0) and done.step < steps:
                 _check_finite(terms, total, done.step)
-                save_state(state_file, _snapshot(done, identity, module, optimizer, scaler))
+                save_state(state_file, _snapshot(done, identity, networks, optimizer, scaler, loss))
             advance(1)
     log.close()
-    module.eval()
+    networks.eval()
     return done
+
+
+def _pair(model: Model, batch: Batch, loss: Loss, groups: torch.Tensor | None) -> Paired:
+    """The batch as the towers see it, with as much as the loss looks at."""
+    images = model.embed_images(batch.pixels, hidden=loss.needs_hidden)
+    texts = model.embed_texts(model.tokenize(batch.texts), hidden=loss.needs_hidden)
+    return Paired(
+        image=images.features,
+        text=texts.features,
+        image_hidden=images.hidden,
+        text_hidden=texts.hidden,
+        image_points=images.points,
+        text_points=texts.points,
+        groups=None if groups is None else groups.to(images.features.device),
+    )
 
 
 def _needs_scaler(model: Model) -> bool:
@@ -171,19 +192,21 @@ def _check_finite(terms: dict[str, torch.Tensor], total: torch.Tensor, step: int
             raise UserError(f"The term {name} is {float(value)} at step {step}; training stops.", hint=hint)
 
 
-def _snapshot(done: Progressed, identity: dict[str, Any], module, optimizer, scaler) -> dict[str, Any]:
+def _snapshot(done: Progressed, identity: dict[str, Any], networks, optimizer, scaler, loss: Loss) -> dict[str, Any]:
     return {
         "identity": identity,
         "progressed": vars(done),
-        "module": module.state_dict(),
+        "networks": networks.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
+        "loss": loss.state_dict(),
     }
 
 
-def _restore(state: dict[str, Any], identity: dict[str, Any], module, optimizer, scaler) -> Progressed:
+def _restore(state: dict[str, Any], identity: dict[str, Any], networks, optimizer, scaler, loss: Loss) -> Progressed:
     check_same_run(state["identity"], identity)
-    module.load_state_dict(state["module"])
+    networks.load_state_dict(state["networks"])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
+    loss.load_state_dict(state["loss"])
     return Progressed(**state["progressed"])

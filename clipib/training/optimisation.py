@@ -10,15 +10,25 @@ from torch import nn
 MAX_LOG_SCALE = math.log(100)  # CLIP's clamp of the logit scale
 
 
-def make_optimizer(module: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW; weights of two and more dimensions decay, biases, gains and the logit scale do not."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def make_optimizer(
+    towers: nn.Module, head: nn.Module | None = None, *, lr: float, head_lr: float | None = None, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW; weights of two and more dimensions decay, biases, gains and the logit scale do not.
+
+    Args:
+        head: new layers with a rate of their own. Every group bears `times`, what its rate is of `lr`.
+    """
+    groups = []
+    for part, rate in ((towers, lr), (head, head_lr or lr)):
+        trained = [p for p in part.parameters() if p.requires_grad] if part is not None else []
+        for params, decay in (
+            ([p for p in trained if p.ndim >= 2], weight_decay),
+            ([p for p in trained if p.ndim < 2], 0.0),
+        ):
+            if params:
+                groups.append({"params": params, "weight_decay": decay, "times": rate / lr})
     # One pass over all parameters: on a CPU, where the token table dominates, a third of the step is saved.
-    fused = trained[0].device.type in ("cpu", "cuda")
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=fused)
 
 

@@ -16,6 +16,6 @@ def test_logits_are_scaled_cosines_in_float32():
 
 
 def test_several_points_are_refused():
-    sets = Features(torch.ones(2, 3, 4), torch.zeros(2, 3))
+    sets = Features(torch.ones(2, 3, 4), torch.ones(2, 3))
     with pytest.raises(ValueError, match="3 points"):
         cosine_logits(sets, sets, logit_scale=1.0)
