@@ -34,8 +34,9 @@ def list_(
     if not records and format_ == "table":
         make_progress().say(f"none of the {what} holds '{filter_}' in its name")
         return
-    if format_ in ("table", "md") and what in ("datasets", "suites"):
-        {"datasets": _print_datasets, "suites": _print_suites}[what](records, format_)
+    printers = {"losses": _print_losses, "datasets": _print_datasets, "suites": _print_suites}
+    if format_ in ("table", "md") and what in printers:
+        printers[what](records, format_)
     else:
         print_records(records, format_)
 
@@ -49,11 +50,28 @@ def _losses() -> list[dict[str, Any]]:
             "contrast": r.contrast,
             "similarity": r.similarity,
             "penalty": r.penalty,
-            "use it for": r.about,
+            "penalty_weight": r.penalty_weight,
+            "use": r.about,
             "status": r.status,
         }
         for name, r in LOSSES.items()
     ]
+
+
+def _print_losses(records: list[dict[str, Any]], format_: str) -> None:
+    """One line per loss, its parts as a formula, and what else the parts may be."""
+    from clipib.losses import CONTRASTS, PENALTIES
+    from clipib.scoring import SIMILARITIES
+
+    rows = []
+    for r in records:
+        penalty = f" + {r['penalty_weight']:g} {r['penalty']}" if r["penalty_weight"] else ""
+        formula = f"{r['contrast']}({r['similarity']}){penalty}"
+        rows.append({"name": r["name"], "formula": formula, "use": r["use"], "status": r["status"]})
+    print_records(rows, format_)
+    say = make_progress().say
+    for option, table in (("--contrast", CONTRASTS), ("--similarity", SIMILARITIES), ("--penalty", PENALTIES)):
+        say(f"{option}: {', '.join(table)}")
 
 
 def _datasets() -> list[dict[str, Any]]:

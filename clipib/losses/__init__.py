@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class LossRow(NamedTuple):
-    """One `--loss`: names into the tables of parts, the weight, its standing, and when to use it."""
+    """One `--loss`: names into the tables of parts, the weight, and when to use it.
+
+    status: "reproduction" of published formulas, or re-implemented "from a description" of a paper without code.
+    """
 
     contrast: str
     similarity: str
@@ -16,27 +19,14 @@ class LossRow(NamedTuple):
     about: str
 
 
-REPRODUCTION, DESCRIPTION = "reproduction", "re-implementation from a description"
-
 LOSSES = {
-    "clip": LossRow("softmax", "cosine", "none", 0.0, REPRODUCTION, "The standard; start here."),
-    "siglip": LossRow(
-        "sigmoid", "cosine", "none", 0.0, REPRODUCTION, "Small batches, or scores that are to be odds; has a bias."
-    ),
+    "clip": LossRow("softmax", "cosine", "none", 0.0, "reproduction", "the standard; start here"),
+    "siglip": LossRow("sigmoid", "cosine", "none", 0.0, "reproduction", "small batches; scores are log odds"),
     "cibr": LossRow(
-        "softmax",
-        "cosine",
-        "distance",
-        0.1,
-        DESCRIPTION,
-        "To shed what one embedding keeps that the other does not support; --penalty distance, logdet or mine.",
+        "softmax", "cosine", "distance", 0.1, "from a description", "to shed what the other side does not support"
     ),
-    "kme": LossRow(
-        "softmax", "kme", "none", 0.0, DESCRIPTION, "Scenes of several things; sets of points, log of their kernel sum."
-    ),
-    "wpse": LossRow(
-        "softmax", "wpse", "none", 0.0, REPRODUCTION, "The rival of kme: signed weights, the kernel sum itself."
-    ),
+    "kme": LossRow("softmax", "kme", "none", 0.0, "from a description", "scenes of several things: sets of points"),
+    "wpse": LossRow("softmax", "wpse", "none", 0.0, "reproduction", "sets of points with signed weights"),
 }
 
 CONTRASTS = {
@@ -50,9 +40,9 @@ PENALTIES = {
     "distance": "clipib.losses.penalty.distance:DistancePenalty",
     "logdet": "clipib.losses.penalty.logdet:LogdetPenalty",
     "mine": "clipib.losses.penalty.mine:MinePenalty",
-    "shuffle": "clipib.losses.penalty.shuffle:ShuffledDistance",
-    "shuffle-logdet": "clipib.losses.penalty.shuffle:ShuffledLogdet",
-    "shuffle-mine": "clipib.losses.penalty.shuffle:ShuffledMine",
+    "shuffle": "clipib.losses.penalty.shuffle:ShuffleDistancePenalty",
+    "shuffle-logdet": "clipib.losses.penalty.shuffle:ShuffleLogdetPenalty",
+    "shuffle-mine": "clipib.losses.penalty.shuffle:ShuffleMinePenalty",
 }
 
 POSITIVES = ("identity", "same-caption", "same-image", "same-class")

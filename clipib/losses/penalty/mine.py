@@ -72,6 +72,7 @@ class MinePenalty:
     """
 
     term_names = ("loss_penalty", *TERMS)
+    needs_hidden = True
 
     def __init__(self, sigma: float | None = None, seed: int = 0) -> None:
         self.sigma, self.seed = check_sigma(sigma), seed
