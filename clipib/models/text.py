@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from clipib.errors import UserError
 
 
-def _tower(module: nn.Module) -> nn.Module:
+def text_tower(module: nn.Module) -> nn.Module:
+    """The part with the text tower's layers: the module itself where open_clip's CLIP holds them."""
     return getattr(module, "text", module)
 
 
@@ -23,7 +24,7 @@ def is_cuttable(module: nn.Module) -> bool:
     """Whether the text tower is causal and pooled at the end token, with no token appended."""
     if hasattr(module, "takes_shorter_texts"):
         return module.takes_shorter_texts
-    tower = _tower(module)
+    tower = text_tower(module)
     pooling = getattr(tower, "text_pool_type", getattr(tower, "pool_type", ""))
     return (
         pooling == "argmax"
@@ -44,15 +45,20 @@ def encode_cut_text(module: nn.Module, tokens: Tensor) -> Tensor:
     """(n, l) token ids with l at most the context length -> (n, D) features, before normalisation."""
     if hasattr(module, "takes_shorter_texts"):
         return module.encode_text(tokens)
-    tower, length = _tower(module), tokens.shape[1]
+    tower, length = text_tower(module), tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
     x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
     x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
     x = tower.ln_final(x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)])
+    return project_text(tower, x)
+
+
+def project_text(tower: nn.Module, pooled: Tensor) -> Tensor:
+    """(n, W) pooled features of an open_clip text tower -> (n, D) features, before normalisation."""
     projection = tower.text_projection
     if projection is None:
-        return x
-    return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return pooled
+    return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
 
 
 def reads_whole_context(config: dict[str, Any]) -> bool:

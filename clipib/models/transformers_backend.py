@@ -60,14 +60,17 @@ class TransformersEncoder(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """(n, 3, H, W) pixels, or (n, P + 1, E) packed patches of a NaFlex tower, -> (n, D) features."""
+        return features_of(self.hf.get_image_features(**self.image_inputs(pixels)))
+
+    def image_inputs(self, pixels: Tensor) -> dict[str, Tensor]:
+        """What the image tower is called with, in its own order and under transformers' names."""
         if self.hf.config.model_type != "siglip2":
-            return features_of(self.hf.get_image_features(pixel_values=pixels))
+            return {"pixel_values": pixels}
         if pixels.ndim == 4:
             patches, mask, shapes = _cut_patches(pixels, self.hf.config.vision_config.patch_size)
         else:
             patches, mask, shapes = unpack_patches(pixels)
-        found = self.hf.get_image_features(pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shapes)
-        return features_of(found)
+        return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(n, L) token ids -> (n, D) features. There is no mask: SigLIP was trained to see its padding."""
