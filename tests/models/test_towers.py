@@ -244,12 +244,23 @@ def test_padding_is_told_whatever_its_id():
         assert mask[row].nonzero().flatten().tolist() == expected
 
 
-def test_a_tower_that_masks_its_padding_has_the_same_mask():
-    module = copy.deepcopy(build(text="bidirectional first"))
+def test_an_end_token_that_is_not_the_largest_id():
+    module, ids = copy.deepcopy(build(text="eos")), IDS.clone()
+    ids[ids == END] = module.text.eos_id = 30
+    parts = encode_text_parts(module, ids)
+    close(parts.features, module.encode_text(ids))
+    assert parts.mask.sum(1).tolist() == [2, 4, 9, 12]
+
+
+@pytest.mark.parametrize(("pooling", "kept"), [("first", 0), ("last", 11)])
+def test_a_tower_that_masks_its_padding_has_the_same_mask(pooling, kept):
+    module = copy.deepcopy(build(text=f"bidirectional {pooling}"))
     module.text.use_pad_mask = True
     parts = encode_text_parts(module, IDS)
     close(parts.features, module.encode_text(IDS))
-    assert torch.equal(parts.mask, IDS != 0)
+    expected = IDS != 0
+    expected[:, kept] = True
+    assert torch.equal(parts.mask, expected)
 
 
 @pytest.mark.parametrize("text", ["causal", "eos"])
@@ -377,6 +388,9 @@ def test_a_text_tower_of_transformers_behind_open_clip(bert, pooler, projection)
                 close(cut.hidden[row], cut.tokens[row, own].mean(0))
         elif pooler != "cls_pooler":
             close(cut.hidden, cut.tokens[:, 0])
+    if pooler != "mean_pooler":
+        nothing = encode_text_parts(module, torch.zeros(1, 12, dtype=torch.long), cut=False)
+        assert nothing.mask.nonzero().tolist() == [[0, 0]]
 
 
 @pytest.fixture(scope="module")
