@@ -33,6 +33,11 @@ CONTRASTS = {
 }
 
 PENALTIES = {
-    "none": "clipib.losses.penalty.none:no_penalty",
-    "distance": "clipib.losses.penalty.distance:distance_penalty",
+    "none": "clipib.losses.penalty.none:NoPenalty",
+    "distance": "clipib.losses.penalty.distance:DistancePenalty",
+    "logdet": "clipib.losses.penalty.logdet:LogdetPenalty",
+    "mine": "clipib.losses.penalty.mine:MinePenalty",
+    "shuffle": "clipib.losses.penalty.shuffle:ShuffleDistancePenalty",
+    "shuffle-logdet": "clipib.losses.penalty.shuffle:ShuffleLogdetPenalty",
+    "shuffle-mine": "clipib.losses.penalty.shuffle:ShuffleMinePenalty",
 }

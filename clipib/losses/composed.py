@@ -10,16 +10,10 @@ from torch import Tensor
 
 from clipib.errors import UserError
 from clipib.losses import CONTRASTS, LOSSES, PENALTIES
+from clipib.losses.terms import LossTerms, Paired
 from clipib.registry import check_name, resolve
 from clipib.scoring import SIMILARITIES
 from clipib.scoring.features import as_features
-
-
-class LossTerms(NamedTuple):
-    """total: the scalar to minimise. terms: its parts by name, detached, in nats where they are information."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
 
 
 class Loss(NamedTuple):
@@ -59,7 +53,7 @@ def make_loss(
         _compute,
         contrast=resolve("contrast", CONTRASTS, row.contrast),
         similarity=resolve("similarity", SIMILARITIES, similarity),
-        penalty=resolve("penalty", PENALTIES, penalty),
+        penalty=resolve("penalty", PENALTIES, penalty)(),
         weight=weight,
     )
     return Loss(name, similarity, penalty, weight, compute)
@@ -84,6 +78,7 @@ def _compute(
     contrast_value = contrast(logits)
     if weight == 0:
         return LossTerms(contrast_value, {"loss_contrast": contrast_value.detach()})
-    penalty_nats = penalty(image_features, text_features, logit_scale=logit_scale)
-    terms = {"loss_contrast": contrast_value.detach(), "loss_penalty_nats": penalty_nats.detach()}
-    return LossTerms(contrast_value + weight * penalty_nats, terms)
+    penalty_value, penalty_terms = penalty(Paired(image_features, text_features), logit_scale=logit_scale)
+    return LossTerms(
+        contrast_value + weight * penalty_value, {"loss_contrast": contrast_value.detach()} | penalty_terms
+    )

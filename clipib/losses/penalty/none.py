@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from clipib.losses.penalty.channel import as_float, check_sigma
+from clipib.losses.terms import LossTerms, Paired
 
-def no_penalty(image_features: Tensor, text_features: Tensor, *, logit_scale: Tensor) -> Tensor:
-    """Zero, for losses that are a contrast alone."""
-    return image_features.new_zeros(())
+
+class NoPenalty:
+    """Zero, for losses that are a contrast alone; `sigma` and `seed` are not used."""
+
+    term_names = ()
+
+    def __init__(self, sigma: float | None = None, seed: int = 0) -> None:
+        check_sigma(sigma)
+
+    def __call__(self, paired: Paired, *, logit_scale: Tensor, training: bool = True) -> LossTerms:
+        return LossTerms(as_float(paired.image.new_zeros(())), {})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing is remembered."""
