@@ -1,7 +1,7 @@
 import pytest
 import torch
-from losses.pairs import assert_same_values_and_gradients, unit_pairs, with_gradient
 from reference.losses import naive_distance
+from reference.pairs import assert_same_values_and_gradients, unit_pairs, with_gradient
 
 from clipib.errors import UserError
 from clipib.losses.penalty.distance import DistancePenalty
