@@ -111,15 +111,15 @@ def gaussian_channel(nats, width=4):
 
 
 def test_on_a_gaussian_channel_the_estimate_is_below_the_truth_and_sees_what_depends():
-    """1 nat; after 300 calls of 128 the estimate on 8,192 fresh pairs is a lower bound up to its sampling error."""
+    """1 nat; after 100 calls of 128 the estimate on 8,192 fresh pairs is a lower bound up to its sampling error."""
     sigma, draw = gaussian_channel(1.0)
     penalty = MinePenalty(sigma)
     torch.manual_seed(0)
-    for _ in range(300):
+    for _ in range(100):
         penalty(draw(128), logit_scale=SCALE)
     terms = penalty(draw(8192), logit_scale=SCALE, training=False).terms
     for name in ("mine_image_image", "mine_text_text"):
-        # Critics of this size come to about 0.9; the estimate's own error is some 0.03 (mean and log mean of 8,192).
+        # Critics come to 0.93 by then and 0.98 after 1,500 calls; the estimate's own error is some 0.03 (mean and log mean of 8,192).
         assert 0.6 < float(terms[name]) < 1.1
     for name in ("mine_image_text", "mine_text_image"):
         assert abs(float(terms[name])) < 0.15  # the truth is 0
@@ -131,7 +131,7 @@ def test_what_both_inputs_tell_alike_is_not_penalised():
     sigma, draw = gaussian_channel(1.0)
     penalty = MinePenalty(sigma)
     torch.manual_seed(0)
-    for _ in range(200):
+    for _ in range(100):
         image = draw(128).image
         penalty(Paired(image, image, image, image), logit_scale=SCALE)
     image = draw(8192).image
@@ -144,7 +144,7 @@ def test_below_zero_the_penalty_is_cut_off_and_has_no_gradient():
     informed = swapped._replace(image_hidden=paired.text.detach(), text_hidden=paired.image.detach())
     penalty = trained([informed] * 40)
     found = penalty(informed, logit_scale=SCALE, training=False)
-    assert float(found.total) == 0 and float(found.terms["mine_image_text"]) > float(found.terms["mine_image_image"])
+    assert not found.total.any() and float(found.terms["mine_image_text"]) > float(found.terms["mine_image_image"])
     assert all(not g.any() for g in torch.autograd.grad(found.total, (paired.image, paired.text)))
 
 
