@@ -22,6 +22,12 @@ def trained(batches, *, seed=0, **options):
     return penalty
 
 
+def private_pairs(n, seed=0):
+    """Embeddings that say nothing of each other; each hidden feature is the embedding itself."""
+    image, text = unit_pairs(n, seed=seed).image, unit_pairs(n, seed=seed + 50).image
+    return Paired(image, text, image.clone(), text.clone())
+
+
 def draws(paired, seed):
     """The noise of both sides and the shift as the penalty draws them."""
     torch.manual_seed(seed)
@@ -43,28 +49,28 @@ def naive_mine(penalty, paired, seed):
 
 @pytest.mark.parametrize("n", [2, 7, 63])
 def test_values_and_gradients_equal_loops(n):
-    paired = with_gradient(unit_pairs(n))
-    penalty = trained([unit_pairs(63)] * 30)
+    paired = with_gradient(private_pairs(n))
+    penalty = trained([private_pairs(63, seed) for seed in range(30)])
     naive = naive_mine(penalty, paired, seed=5)
     torch.manual_seed(5)
     found = penalty(paired, logit_scale=SCALE, training=False)
     for name, expected in naive.items():
-        assert float(found.terms[name]) == pytest.approx(float(expected), abs=1e-5)  # three layers of float32
+        assert float(found.terms[name]) == pytest.approx(float(expected.detach()), abs=1e-5)  # three layers of float32
     expected = (
         naive["mine_image_image"] - naive["mine_image_text"] + naive["mine_text_text"] - naive["mine_text_image"]
     ) / 2
-    assert float(expected) > 0
+    assert float(expected.detach()) > 0
     assert_same_values_and_gradients(found.total, expected, paired, rel=2e-5)
     assert found.terms["loss_penalty"] == found.total
 
 
 def test_the_critics_climb_as_the_loops_say():
-    """Adam on the gradient of -T + e^T / (moving average of mean e^T), over three steps of three calls, in float64."""
+    """Adam on the gradient of -T + e^T / (moving average of mean e^T), over two calls of three steps, in float64."""
     paired = unit_pairs(7, dtype=torch.float64)
     penalty, scale = trained([paired]), SCALE.double()
     reference = copy.deepcopy(penalty.critics).requires_grad_(True)
     optimizer = torch.optim.Adam(reference.parameters(), lr=mine.LEARNING_RATE)
-    optimizer.load_state_dict(penalty.optimizer.state_dict())
+    optimizer.load_state_dict(penalty.state_dict()["optimizer"])
     averages = {name: float(value.exp()) for name, value in penalty.log_denominators.items()}
     hidden = {"image": paired.image_hidden, "text": paired.text_hidden}
     for seed in (1, 2):
@@ -77,7 +83,7 @@ def test_the_critics_climb_as_the_loops_say():
                 joint = reference[name](z[t.z], hidden[t.hidden])
                 order = [(i - shift) % 7 for i in range(7)]
                 ratio = reference[name](z[t.z], hidden[t.hidden][order]).exp()
-                averages[name] = 0.99 * averages[name] + 0.01 * float(ratio.mean())
+                averages[name] = 0.99 * averages[name] + 0.01 * float(ratio.detach().mean())
                 sum((ratio[i] / averages[name] - joint[i]) / 7 for i in range(7)).backward()
             optimizer.step()
         torch.manual_seed(seed)
@@ -105,15 +111,15 @@ def gaussian_channel(nats, width=4):
 
 
 def test_on_a_gaussian_channel_the_estimate_is_below_the_truth_and_sees_what_depends():
-    """1 nat; after 300 calls of 128 the estimate on 8,192 fresh pairs is a lower bound up to its sampling error."""
+    """1 nat; after 100 calls of 128 the estimate on 8,192 fresh pairs is a lower bound up to its sampling error."""
     sigma, draw = gaussian_channel(1.0)
     penalty = MinePenalty(sigma)
     torch.manual_seed(0)
-    for _ in range(300):
+    for _ in range(100):
         penalty(draw(128), logit_scale=SCALE)
     terms = penalty(draw(8192), logit_scale=SCALE, training=False).terms
     for name in ("mine_image_image", "mine_text_text"):
-        # Critics of this size come to about 0.9; the estimate's own error is some 0.03 (mean and log mean of 8,192).
+        # Critics come to 0.93 by then and 0.98 after 1,500 calls; the estimate's own error is some 0.03 (mean and log mean of 8,192).
         assert 0.6 < float(terms[name]) < 1.1
     for name in ("mine_image_text", "mine_text_image"):
         assert abs(float(terms[name])) < 0.15  # the truth is 0
@@ -125,7 +131,7 @@ def test_what_both_inputs_tell_alike_is_not_penalised():
     sigma, draw = gaussian_channel(1.0)
     penalty = MinePenalty(sigma)
     torch.manual_seed(0)
-    for _ in range(200):
+    for _ in range(100):
         image = draw(128).image
         penalty(Paired(image, image, image, image), logit_scale=SCALE)
     image = draw(8192).image
@@ -138,14 +144,14 @@ def test_below_zero_the_penalty_is_cut_off_and_has_no_gradient():
     informed = swapped._replace(image_hidden=paired.text.detach(), text_hidden=paired.image.detach())
     penalty = trained([informed] * 40)
     found = penalty(informed, logit_scale=SCALE, training=False)
-    assert float(found.total) == 0 and float(found.terms["mine_image_text"]) > float(found.terms["mine_image_image"])
+    assert not found.total.any() and float(found.terms["mine_image_text"]) > float(found.terms["mine_image_image"])
     assert all(not g.any() for g in torch.autograd.grad(found.total, (paired.image, paired.text)))
 
 
 def test_the_critics_get_no_gradient_from_the_loss_and_hidden_features_none_at_all():
-    paired = with_gradient(unit_pairs(7))
+    paired = with_gradient(private_pairs(63))
     paired = paired._replace(image_hidden=paired.image_hidden.requires_grad_())
-    penalty = trained([unit_pairs(7)])
+    penalty = trained([private_pairs(63)] * 30)
     before = [p.clone() for p in penalty.critics.parameters()]
     penalty(paired, logit_scale=SCALE, training=False).total.backward()
     assert paired.image.grad.abs().sum() > 0 and paired.image_hidden.grad is None

@@ -128,7 +128,7 @@ class MinePenalty:
         self.log_denominators = {}
         if self._waiting:
             self.critics.load_state_dict(self._waiting["critics"])
-            self.optimizer.load_state_dict(self._waiting["optimizer"])
+            self.optimizer.load_state_dict(copy.deepcopy(self._waiting["optimizer"]))  # Adam works in place
             kept = self._waiting["log_denominators"]
             self.log_denominators = {name: value.to(z["image"]) for name, value in kept.items()}
             self._waiting = None
