@@ -66,6 +66,13 @@ def finetune(
             rich_help_panel=LOSS,
         ),
     ] = "identity",
+    points: Annotated[
+        int | None,
+        typer.Option(min=1, help="Points a side for kme and wpse; left out 8.", rich_help_panel=LOSS),
+    ] = None,
+    point_pooling: Annotated[
+        str | None, typer.Option(help="attention (learned queries) or topk tokens.", rich_help_panel=LOSS)
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training images; left out 5.", rich_help_panel=TRAINING)
     ] = None,
@@ -74,6 +81,10 @@ def finetune(
     ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak rate; left out 1e-5, random weights 5e-4.", rich_help_panel=TRAINING)
+    ] = None,
+    head_lr: Annotated[
+        float | None,
+        typer.Option(help="Peak rate of the point head; left out 1e-3, or --lr if larger.", rich_help_panel=TRAINING),
     ] = None,
     weight_decay: Annotated[float, typer.Option(min=0, help="On matrices only.", rich_help_panel=TRAINING)] = 0.1,
     warmup: Annotated[

@@ -29,7 +29,7 @@ from clipib.models.sources import Source
 FOLDER = "models"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "transformers", "timm")
 FACTS = ("name", "pretrained", "fingerprint", "transform_key", "tokenizer_key", "computes_in", "precision")
-FACTS += ("loss", "similarity", "is_random", "preprocess_name")
+FACTS += ("loss", "similarity", "has_points", "is_random", "preprocess_name")
 FULL_COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 

@@ -41,7 +41,7 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
 
     `open_clip_config.json` and `open_clip_model.safetensors` open in open_clip as `local-dir:FOLDER`; of a model of
     transformers `config.json`, `model.safetensors` and the processor's files open in transformers. `clipib.json`
-    holds the record, `seen.safetensors` what the run saw.
+    holds the record, `seen.safetensors` what the run saw, `head.safetensors` point head or bias where there is one.
 
     Args:
         model: its weights are saved as they are now, in float32.
@@ -53,13 +53,14 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
     from safetensors.numpy import save_file as save_arrays
     from safetensors.torch import save_file
 
-    from clipib.models.hf_text import formula_settings, save_text_config
-    from clipib.models.model import checkpoint_sha256
+    from clipib.models.head import save_head
+    from clipib.models.hf_text import save_text_config
+    from clipib.models.model import fingerprint_of
 
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().cpu().contiguous() for name, t in model.module.state_dict().items()}
-    fingerprint = checkpoint_sha256(model.config | formula_settings(model.module), model.preprocess, state)
+    fingerprint = fingerprint_of(model.module, model.head, model.config, model.preprocess)
     record = {
         "schema": SCHEMA,
         "name": model.name,
@@ -68,6 +69,8 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
         "clipib_version": __version__,
         **record,
     }
+    if model.head is not None:
+        record["head"] = model.head.config
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     partial.mkdir()
     try:
@@ -80,6 +83,8 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
             config = {"model_cfg": model.config, "preprocess_cfg": model.preprocess}
             (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2, default=list) + "\n")
         (partial / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        if model.head is not None:
+            save_head(model.head, partial)
         if seen is not None:
             arrays = {name: keys.view("<i8") for name, keys in seen._asdict().items()}
             save_arrays(arrays, partial / SEEN_FILE)

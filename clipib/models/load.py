@@ -13,8 +13,9 @@ import torch
 
 from clipib.errors import UserError
 from clipib.models import DEFAULT_PREPROCESS, PHOTO, PRECISIONS, PREPROCESS, RANDOM_WEIGHTS
-from clipib.models.hf_text import formula_settings, local_text_cfg
-from clipib.models.model import DTYPES, Loaded, Model, checkpoint_sha256
+from clipib.models.head import load_head
+from clipib.models.hf_text import local_text_cfg
+from clipib.models.model import DTYPES, Loaded, Model, fingerprint_of
 from clipib.models.photo import build_photo
 from clipib.models.preprocess import eval_transform, train_transform
 from clipib.models.sources import Source, check_weights, resolve_model
@@ -71,7 +72,8 @@ def load_model(
             raise _unloadable(source, error) from error
     module = loaded.module
     _check_preprocess(source, loaded.preprocess)
-    fingerprint = checkpoint_sha256(loaded.config | formula_settings(module), loaded.preprocess, module.state_dict())
+    head = load_head(source.folder, source.record["head"]) if source.record.get("head") else None
+    fingerprint = fingerprint_of(module, head, loaded.config, loaded.preprocess)
     _check_record(source, fingerprint)
     module.eval()
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32
@@ -93,6 +95,7 @@ def load_model(
         folder=source.folder,
         backend=source.backend,
         preprocess_name=preprocess,
+        head=None if head is None else head.to(target),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clipib.models import RANDOM_WEIGHTS
-from clipib.models.hf_text import cut_padding, is_hf_text
+from clipib.models.hf_text import cut_padding, formula_settings, is_hf_text
 from clipib.models.text import cut_length, encode_cut_text, is_cuttable
 from clipib.scoring.features import Features, pack
 
@@ -244,6 +244,17 @@ def checkpoint_sha256(config: dict[str, Any], preprocess: dict[str, Any], state:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def fingerprint_of(
+    module: nn.Module, head: nn.Module | None, config: dict[str, Any], preprocess: dict[str, Any]
+) -> str:
+    """`checkpoint_sha256` of a module as it is now, with its head where it has one."""
+    config, state = config | formula_settings(module), dict(module.state_dict())
+    if head is not None:
+        config = config | {"head": head.config}
+        state |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    return checkpoint_sha256(config, preprocess, state)
 
 
 def _finish(features: Tensor, normalize: bool) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from clipib.models.model import Model
 from clipib.models.sources import RECORD_FILE, Source, find_model, read_json
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
+from clipib.tasks.heads import HEAD_LR, check_points, head_for
 from clipib.tasks.parts import Parts, all_seen, keep_readable, prompts_of, split_parts
 from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_image, describe_model, say_verified
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
@@ -49,11 +51,14 @@ def finetune(
     penalty_weight: float | None = None,
     penalty_sigma: float | None = None,
     positives: str = "identity",
+    points: int | None = None,
+    point_pooling: str | None = None,
     out: str | Path = "runs/finetune",
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 64,
     lr: float | None = None,
+    head_lr: float | None = None,
     weight_decay: float = 0.1,
     warmup: int | None = None,
     clip_norm: float = 1.0,
@@ -91,9 +96,11 @@ def finetune(
         penalty_sigma: of the noise through which information is measured; left out, sigma^2 = 1 / logit_scale.
         positives: what else than its own text is right for an image: "same-caption" (equal texts), "same-image"
             (equal files), "same-class". All but "identity" move the optimum of the scores away from PMI.
+        points: of a side for `kme` and `wpse`, 8 when left out. point_pooling: "attention" or "topk".
         epochs: passes over the training images, 5 when left out; or `steps`.
         batch_size: pairs a step; cut to the number of training images.
         lr: peak rate; left out, 1e-5 for pretrained weights and 5e-4 for random ones.
+        head_lr: peak rate of the point head; left out, 1e-3 or `lr`, whichever is larger.
         warmup: steps of linear warm-up; left out, a tenth of all, at most 500.
         eval_every: steps between validations; left out, one epoch. save_every: between saved states besides those.
         precision: "fp32", "amp", or "auto": amp on a GPU, else fp32.
@@ -121,7 +128,8 @@ def finetune(
         seed=seed,
     )
     check_name("positives", positives, POSITIVES)
-    _check_numbers(lr=lr, weight_decay=weight_decay, clip_norm=clip_norm)
+    check_points(composed, points, point_pooling)
+    _check_numbers(lr=lr, head_lr=head_lr, weight_decay=weight_decay, clip_norm=clip_norm)
     if epochs is not None and steps is not None:
         raise UserError(f"Both --epochs {epochs} and --steps {steps} are given.", hint="Give one of them.")
     check_name("precision", precision, ("auto", "fp32", "amp"))
@@ -173,6 +181,7 @@ def finetune(
     save_every = save_every or min(per_epoch, max(50, steps // 20))
     if lr is None:
         lr = RANDOM_LR if source.pretrained == RANDOM_WEIGHTS else PRETRAINED_LR
+    head_lr = head_lr or max(lr, HEAD_LR)
     progress.say(
         f"finetune: {describe_model(source)}, loss {loss}; {counted(len(parts.train), 'training image')} of "
         f"{dataset.name}, {len(parts.val):,} to validate; {counted(steps, 'step')} of {batch_size} pairs, "
@@ -187,6 +196,10 @@ def finetune(
         progress.say(f"loading {source.name}")
         trained = load_model(source, device=device, preprocess=preprocess, seed=seed)
         trained.precision = ("amp" if trained.device.type == "cuda" else "fp32") if precision == "auto" else precision
+        run = RunContext(
+            "finetune", replace(trained), "strict", seed
+        )  # rows of the start are those of the model as it was
+        trained.head = head_for(trained, composed, points=points, pooling=point_pooling, seed=seed, progress=progress)
         identity = {
             "base": trained.fingerprint,
             "train": parts.train.sha256,
@@ -200,9 +213,11 @@ def finetune(
             "penalty_weight": composed.penalty_weight,
             "penalty_sigma": composed.penalty_sigma,
             "positives": positives,
+            "head": trained.head and trained.head.config,
             "steps": steps,
             "batch_size": batch_size,
             "lr": lr,
+            "head_lr": head_lr,
             "weight_decay": weight_decay,
             "warmup": warmup,
             "clip_norm": clip_norm,
@@ -216,12 +231,11 @@ def finetune(
         if not fresh and _is_finished(out, identity, resume=resume):
             progress.say("this run is finished; its rows are kept (--fresh starts over)")
             return Outcome([r for r in folder.rows() if r.command == "finetune"], out)
-        n_parameters = sum(p.numel() for p in trained.module.parameters())
+        n_parameters = sum(p.numel() for p in trained.networks.parameters())
         check_disk(out, CHECKPOINT_BYTES_PER_PARAMETER * n_parameters, "the checkpoints")
         if fresh:
             _clear(out)
         folder.begin()
-        run = RunContext("finetune", trained, "strict", seed)
         seen = all_seen(parts, seen_before)
         base = {"model": source.name, "pretrained": source.pretrained, "sha256": trained.fingerprint}
 
@@ -237,6 +251,7 @@ def finetune(
             steps=steps,
             batch_size=batch_size,
             lr=lr,
+            head_lr=head_lr,
             weight_decay=weight_decay,
             warmup=warmup,
             clip_norm=clip_norm,
@@ -261,9 +276,10 @@ def finetune(
     return Outcome(rows, out)
 
 
-def _check_numbers(*, lr: float | None, weight_decay: float, clip_norm: float) -> None:
-    if lr is not None and not 0 < lr < float("inf"):
-        raise UserError(f"The learning rate {lr} is no positive number.", hint="Try --lr 1e-5.")
+def _check_numbers(*, lr: float | None, head_lr: float | None, weight_decay: float, clip_norm: float) -> None:
+    for rate, hint in ((lr, "Try --lr 1e-5."), (head_lr, "Try --head-lr 1e-3.")):
+        if rate is not None and not 0 < rate < float("inf"):
+            raise UserError(f"The learning rate {rate} is no positive number.", hint=hint)
     for flag, value in (("--weight-decay", weight_decay), ("--clip-norm", clip_norm)):
         if not 0 <= value < float("inf"):
             raise UserError(f"{flag} {value} is no number of at least 0.")
