@@ -163,6 +163,7 @@ def test_building_depends_on_the_seed_alone_and_leaves_the_global_generator_alon
     def after_first_call(penalty):
         torch.manual_seed(3)
         penalty(unit_pairs(), logit_scale=SCALE, training=False)
+        assert not any(p.requires_grad for p in penalty.critics.parameters())
         return torch.rand(()), penalty.state_dict()["critics"]["mine_image_text.layers.0.weight"]
 
     built = MinePenalty(seed=1)
