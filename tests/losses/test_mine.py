@@ -119,7 +119,7 @@ def test_on_a_gaussian_channel_the_estimate_is_below_the_truth_and_sees_what_dep
         penalty(draw(128), logit_scale=SCALE)
     terms = penalty(draw(8192), logit_scale=SCALE, training=False).terms
     for name in ("mine_image_image", "mine_text_text"):
-        # Critics come to 0.93 by then and 0.98 after 1,500 calls; the estimate's own error is some 0.03 (mean and log mean of 8,192).
+        # Critics come to 0.93 by then and to 0.98 after 1,500 calls; the estimate's own error is some 0.03.
         assert 0.6 < float(terms[name]) < 1.1
     for name in ("mine_image_text", "mine_text_image"):
         assert abs(float(terms[name])) < 0.15  # the truth is 0
