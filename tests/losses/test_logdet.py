@@ -62,6 +62,18 @@ def test_value_and_gradient_equal_loops_after_some_steps(n):
     assert_same_values_and_gradients(found, expected, paired)
 
 
+@pytest.mark.parametrize("n", [1, 7, 63])
+def test_the_guess_equals_weighted_least_squares_over_the_past(n):
+    past = [unit_pairs(n, seed=seed, dtype=torch.float64)[:2] for seed in range(4)]
+    penalty, variance = LogdetPenalty(), torch.tensor(0.07, dtype=torch.float64)
+    for image, text in past:
+        penalty(Paired(image, text), logit_scale=SCALE)
+    found = fit_both(penalty.mean, penalty.second, variance)
+    for q, batches in zip(found, (past, [(text, image) for image, text in past])):
+        for a, b in zip(q, naive_fit(batches, 0.07, momentum=MOMENTUM, ridge=RIDGE)):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-12)  # float64, eigenvalues of 0.1
+
+
 def test_the_gradient_is_that_of_finite_differences_to_both_sides():
     paired = with_gradient(unit_pairs(dtype=torch.float64))
     penalty = settled(unit_pairs(63).image, unit_pairs(63).text)
@@ -272,6 +284,11 @@ def test_a_feature_that_is_nan_makes_the_value_nan():
     broken = paired._replace(image=paired.image * torch.nan)
     assert math.isnan(float(penalty(broken, logit_scale=SCALE).total))
     assert math.isnan(float(penalty(paired, logit_scale=SCALE).total))
+
+
+def test_moments_that_no_data_have_give_nan():
+    fitted = fit_linear_gaussian(torch.zeros(10).double(), -torch.eye(10).double(), 1 / SCALE)
+    assert all(x.isnan().all() for x in fitted[:2])
 
 
 def test_more_dimensions_than_pairs():

@@ -7,9 +7,10 @@ embedding gets more than
 
     D/2 log(1 + 1 / (D sigma^2)) <= 1 / (2 sigma^2) nats
 
-through. sigma left out is sigma^2 = 1 / logit_scale, the temperature of the contrast: what lies below it, the contrast
-hardly sees. At logit_scale = 100 and D = 512 that is sigma = 0.1 per coordinate, where a coordinate of the embedding
-has a standard deviation of 0.044; at most 45.7 nats pass. Compare values at equal sigma only.
+through. sigma left out is sigma^2 = 1 / logit_scale, so that distances are in the unit of the logits:
+|u - v|^2 / (2 sigma^2) = logit_scale (1 - cos). At logit_scale = 100 and D = 512 that is sigma = 0.1 per coordinate,
+where a coordinate of the embedding has a standard deviation of at most 0.044 on average; at most 45.7 nats pass.
+Compare values at equal sigma only.
 """
 
 from __future__ import annotations
