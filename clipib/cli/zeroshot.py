@@ -37,6 +37,13 @@ def zeroshot(
     templates: Annotated[
         Path | None, typer.Option(help="File of prompts, one a line, with {c} for the class.", rich_help_panel=o.DATA)
     ] = None,
+    prompt_pooling: Annotated[
+        str | None,
+        typer.Option(
+            help="mean or union of a class's prompts; left out mean, with sets of points union.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     name: o.Name = "",
     data_root: o.DataRoot = None,
     image_column: o.ImageColumn = "",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from clipib.scoring.cosine import COSINE
+from clipib.scoring.features import Features, as_features
+from clipib.scoring.similarity import Similarity
 
 TILE = 1024
 PAIRS_AT_ONCE = 4096
@@ -26,81 +31,99 @@ class Ranks(NamedTuple):
     tied_images: Tensor
 
 
-def pair_scores(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products of matching rows, (P, D) and (P, D) -> (P,), in float64 and in one fixed order of summation.
+def retrieval_ranks(
+    images: Tensor | Features,
+    texts: Tensor | Features,
+    image_of_text: Tensor,
+    *,
+    similarity: Similarity = COSINE,
+    logit_scale: float = 1.0,
+    tile: int | None = None,
+) -> Ranks:
+    """Exact retrieval ranks both ways; a tie goes to the lowest index.
 
-    Equal rows give equal numbers whatever stands beside them; a matrix product does not promise that.
-    """
-    scores = [
-        (a[i : i + PAIRS_AT_ONCE].double() * b[i : i + PAIRS_AT_ONCE].double()).sum(-1)
-        for i in range(0, len(a), PAIRS_AT_ONCE)
-    ]
-    return torch.cat(scores) if scores else a.new_zeros(0, dtype=torch.float64)
-
-
-def retrieval_ranks(images: Tensor, texts: Tensor, image_of_text: Tensor, *, tile: int = TILE) -> Ranks:
-    """Exact retrieval ranks both ways by inner product; a tie goes to the lowest index.
-
-    One float32 product per tile settles most pairs. A score within rounding of the threshold (the bound
-    (D + 2) 2^-24 for unit vectors) is computed again by `pair_scores`, as the thresholds are, so that neither the
+    One float32 tile of logits settles most pairs. A score within rounding of the threshold (twice
+    `Similarity.rounding`) is computed again in float64, one pair at a time, as the thresholds are, so that neither the
     tile's shape nor its place changes a rank.
 
     Args:
-        images: (N, D) unit norm float32.
-        texts: (M, D) unit norm float32.
+        images: (N, D) unit norm float32, or N prepared items of the similarity.
+        texts: (M, D) unit norm float32, or M prepared items.
         image_of_text: (M,) int64, the image that each text describes; every image has at least one text.
-        tile: rows and columns of a tile.
+        similarity, logit_scale: how an image is scored against a text; the scale of a cosine changes no rank.
+        tile: rows and columns of a tile; left out, about a million numbers.
 
     Raises:
         ValueError: when an image has no text, shapes do not fit, or a feature is not finite.
     """
-    n, width = images.shape
-    if texts.shape[1] != width or image_of_text.shape != texts.shape[:1]:
-        raise ValueError(f"expected (N, D), (M, D), (M,), got {(n, width)}, {texts.shape}, {image_of_text.shape}")
-    if not (torch.isfinite(images).all() and torch.isfinite(texts).all()):
+    images, texts = (as_features(x) if isinstance(x, Tensor) else x for x in (images, texts))
+    n, width = images.n, images.points.shape[2]
+    if texts.points.shape[2] != width or image_of_text.shape != (texts.n,):
+        shapes = f"{tuple(texts.points.shape)}, {tuple(image_of_text.shape)}"
+        raise ValueError(
+            f"expected points of the same width and (M,) images, got {tuple(images.points.shape)}, {shapes}"
+        )
+    if not all(torch.isfinite(t).all() for t in (*images, *texts)):
         raise ValueError("features are not finite")
-    own = torch.cat(
-        [pair_scores(images[i], t) for i, t in zip(image_of_text.split(TILE), texts.split(TILE), strict=True)]
-    )
+    points = images.weights.shape[1] * texts.weights.shape[1]
+    tile = tile or max(1, int(TILE / points**0.5))
+
+    def scores_of(image: Tensor, text: Tensor) -> Tensor:
+        """(P,) float64, for indices of images and of texts."""
+        pairs = zip(image.split(PAIRS_AT_ONCE), text.split(PAIRS_AT_ONCE), strict=True)
+        found = [similarity.pair_scores(images.rows(i), texts.rows(t), logit_scale=logit_scale) for i, t in pairs]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+
+    own = scores_of(image_of_text, torch.arange(texts.n))
     best, best_text = _best_own_text(own, image_of_text, n)
-    tolerance = (width + 2) * 2.0**-24
-    to_image, to_text = torch.zeros(len(texts), dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
-    tied_texts, tied_images = torch.zeros(len(texts), dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
+    tolerance = 2 * similarity.rounding(images, texts, logit_scale=logit_scale)  # of the tile and of the threshold
+    to_image, to_text = torch.zeros(texts.n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+    tied_texts, tied_images = torch.zeros(texts.n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     for i in range(0, n, tile):
-        for t in range(0, len(texts), tile):
-            rows, columns = slice(i, i + tile), slice(t, t + tile)
-            scores = images[rows] @ texts[columns].T  # (n, m) float32
-            foreign = image_of_text[columns] != torch.arange(i, i + len(scores))[:, None]
-            block = _Queries(texts[columns], own[columns], image_of_text[columns] - i)
-            ahead, tied = _count_ahead(block, images[rows], scores.T, foreign.T, tolerance)
+        rows = slice(i, min(i + tile, n))
+        of_rows = torch.arange(rows.start, rows.stop)
+        for t in range(0, texts.n, tile):
+            columns = slice(t, min(t + tile, texts.n))
+            of_columns = torch.arange(columns.start, columns.stop)
+            scores = similarity.logits(images.rows(rows), texts.rows(columns), logit_scale=logit_scale)  # (n, m)
+            foreign = image_of_text[columns] != of_rows[:, None]
+            queries = _Queries(of_columns, own[columns], image_of_text[columns])
+            ahead, tied = _count_ahead(
+                queries, of_rows, scores.T, foreign.T, tolerance, lambda text, image: scores_of(image, text)
+            )
             to_image[columns] += ahead
             tied_texts[columns] |= tied
-            block = _Queries(images[rows], best[rows], best_text[rows] - t)
-            ahead, tied = _count_ahead(block, texts[columns], scores, foreign, tolerance)
+            queries = _Queries(of_rows, best[rows], best_text[rows])
+            ahead, tied = _count_ahead(queries, of_columns, scores, foreign, tolerance, scores_of)
             to_text[rows] += ahead
             tied_images[rows] |= tied
     return Ranks(to_image, to_text, tied_texts, tied_images)
 
 
 class _Queries(NamedTuple):
-    features: Tensor  # (q, D)
+    index: Tensor  # (q,)
     threshold: Tensor  # (q,) float64, score of the best own item
-    own_index: Tensor  # (q,) its place relative to the tile, which may lie outside it
+    own_index: Tensor  # (q,) that item
 
 
-def _count_ahead(queries: _Queries, items: Tensor, scores: Tensor, foreign: Tensor, tolerance: float):
-    """Of a tile (q, c): how many foreign items stand before each query's own, and whether one ties with it."""
+def _count_ahead(
+    queries: _Queries, items: Tensor, scores: Tensor, foreign: Tensor, tolerance: float, scores_of: Callable
+) -> tuple[Tensor, Tensor]:
+    """Of a tile (q, c): how many foreign items stand before each query's own, and whether one ties with it.
+
+    Args:
+        items: (c,) indices. scores_of: the float64 scores of indices of queries and of items.
+    """
     lead = scores - queries.threshold.float()[:, None]
     close = (lead.abs() <= tolerance) & foreign
     ahead = ((lead > tolerance) & foreign).sum(1)
     tied = torch.zeros(len(scores), dtype=torch.bool)
     query, item = close.nonzero(as_tuple=True)
-    for q, c in zip(query.split(PAIRS_AT_ONCE), item.split(PAIRS_AT_ONCE), strict=True):
-        exact = pair_scores(queries.features[q], items[c])
-        equal = exact == queries.threshold[q]
-        first = (exact > queries.threshold[q]) | (equal & (c < queries.own_index[q]))
-        ahead += torch.bincount(q[first], minlength=len(scores))
-        tied[q[equal]] = True
+    exact = scores_of(queries.index[query], items[item])
+    equal = exact == queries.threshold[query]
+    first = (exact > queries.threshold[query]) | (equal & (items[item] < queries.own_index[query]))
+    ahead += torch.bincount(query[first], minlength=len(scores))
+    tied[query[equal]] = True
     return ahead, tied
 
 

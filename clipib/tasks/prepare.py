@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,12 +45,16 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class RunContext:
-    """What all rows of one run share."""
+    """What all rows of one run share.
+
+    own_params: what they say in `params`, beside a preprocessing that is not the default.
+    """
 
     command: str
     model: Model
     protocol: str
     seed: int
+    own_params: Mapping[str, str] = field(default_factory=dict)
 
     def row(self, dataset: Dataset, *, prompts_sha256: str = "", n_bad: int = 0, **values: Any) -> Row:
         """A row of this run; `values` are metric, value, params and the like.
@@ -68,9 +73,10 @@ class RunContext:
 
     def params(self, of_metric: str) -> str:
         """The params of a metric with those of the run."""
-        if self.model.preprocess_name == DEFAULT_PREPROCESS:
-            return of_metric
-        return ";".join(sorted([*filter(None, of_metric.split(";")), f"preprocess={self.model.preprocess_name}"]))
+        own = dict(self.own_params)
+        if self.model.preprocess_name != DEFAULT_PREPROCESS:
+            own["preprocess"] = self.model.preprocess_name
+        return ";".join(sorted([*filter(None, of_metric.split(";")), *(f"{k}={v}" for k, v in own.items())]))
 
     def blank(self) -> dict[str, Any]:
         """What a row of this run holds beside its data set and its metric."""

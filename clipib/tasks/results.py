@@ -90,15 +90,17 @@ def row_key(row: Row) -> tuple:
     return tuple(getattr(row, c) for c in COLUMNS if c not in NOT_IN_KEY)
 
 
+RUN_PARAMS = ("preprocess", "prompt_pooling")
+
+
 def join_params(params: dict[str, object]) -> str:
     """`{"k": 5, "a": "b"}` -> "a=b;k=5"."""
     return ";".join(f"{key}={params[key]}" for key in sorted(params))
 
 
-def preprocess_of(row: Row) -> str:
-    """The way of preprocessing that a row's params name; left out, it is the default."""
-    named = [p.partition("=")[2] for p in row.params.split(";") if p.startswith("preprocess=")]
-    return named[0] if named else "open_clip"
+def run_params_of(row: Row) -> list[str]:
+    """Those of a row's params that all rows of its run share; one that is left out has its default."""
+    return [p for p in row.params.split(";") if p.partition("=")[0] in RUN_PARAMS]
 
 
 def to_csv(rows: Iterable[Row]) -> str:
@@ -204,14 +206,14 @@ class ResultsFolder:
         Returns:
             All rows of those metrics, or none unless every metric is there.
         """
-        metrics, preprocess = set(metrics), preprocess_of(like)
+        metrics, params = set(metrics), run_params_of(like)
         scope = [getattr(like, c) for c in SCOPE]
         rows = [
             r
             for r in self._rows
             if r.metric in metrics
             and r.clipib_version == __version__
-            and preprocess_of(r) == preprocess
+            and run_params_of(r) == params
             and [getattr(r, c) for c in SCOPE] == scope
         ]
         complete = {r.metric for r in rows} == metrics and all(r.n_bad <= max_bad for r in rows)
@@ -232,7 +234,7 @@ class ResultsFolder:
 
         path = self.out / SAMPLES / f"{slug(like.dataset)}.parquet"
         frame = pd.DataFrame(samples)
-        scope = {column: getattr(like, column) for column in SAMPLE_SCOPE} | {"preprocess": preprocess_of(like)}
+        scope = {column: getattr(like, column) for column in SAMPLE_SCOPE} | {"params": ";".join(run_params_of(like))}
         for place, (column, value) in enumerate(scope.items()):
             kind = "Int64" if column in ("seed", "limit") else "string"
             frame.insert(place, column, pd.array([value] * len(frame), dtype=kind))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from clipib.data.dataset import Dataset
 from clipib.embeddings.encode import embed_images, embed_texts
@@ -16,10 +15,11 @@ from clipib.metrics.retrieval import recall_at_k
 from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
-from clipib.scoring.ranks import Ranks, retrieval_ranks
+from clipib.scoring.ranks import Ranks
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
+from clipib.tasks.scores import rank
 from clipib.tasks.suites import average_rows
 
 PROTOCOL = "strict"
@@ -52,7 +52,7 @@ def retrieve(
     settings: dict[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> Outcome:
-    """Rank all images for every caption and all captions for every image.
+    """Rank all images for every caption and all captions for every image, by the checkpoint's own score.
 
     Recalls are exact and a tie goes to the lowest index. Text to image is a mean over captions, image to text over
     images: a hit is any own caption among the first k.
@@ -125,7 +125,7 @@ def retrieve(
             texts = embed_texts(loaded_model, read.captions, store=store, progress=progress)
             images_encoded += images.n_encoded
             texts_encoded += texts.n_encoded
-            ranks = retrieval_ranks(images.features, texts.features, torch.from_numpy(read.image_of_caption))
+            ranks = rank(loaded_model, images.array, texts.array, read.image_of_caption)
             found = _rows(run, dataset, read, ranks, recall_k, len(images.bad), overlap)
             folder.add(found, _samples(read, ranks))
             rows += found

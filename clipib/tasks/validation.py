@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from clipib.data.dataset import Dataset
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.metrics.classification import accuracy_at_k, mean_per_class_recall
 from clipib.metrics.retrieval import recall_at_k
 from clipib.models.model import Model
-from clipib.scoring.ranks import retrieval_ranks
+from clipib.tasks.scores import rank
 from clipib.tasks.zeroshot import build_classifier, classify
 
 RECALL_K = (1, 5, 10)
@@ -21,7 +20,7 @@ def validate(model: Model, val: Dataset, batch_size: int, workers: int) -> dict[
     images = embed_images(model, val, store=None, batch_size=batch_size, workers=workers)
     if val.captions is not None:
         texts = embed_texts(model, val.captions, store=None)
-        ranks = retrieval_ranks(images.features, texts.features, torch.from_numpy(val.image_of_caption))
+        ranks = rank(model, images.array, texts.array, val.image_of_caption)
         ways = {"image": ranks.text_to_image.numpy(), "text": ranks.image_to_text.numpy()}
         return {f"{way}_retrieval_recall@{k}": recall_at_k(found, k) for way, found in ways.items() for k in RECALL_K}
     classifier, _ = build_classifier(model, val, store=None)

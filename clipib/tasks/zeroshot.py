@@ -25,14 +25,17 @@ from clipib.metrics.multilabel import mean_average_precision
 from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
+from clipib.registry import check_name
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
+from clipib.tasks.scores import as_number, score_matrix
 from clipib.tasks.suites import average_rows
 
 if TYPE_CHECKING:
     from clipib.models.model import Model
 
 PROTOCOL = "strict"
+PROMPT_POOLINGS = ("mean", "union")
 BLOCK = 4096  # images classified at once
 
 
@@ -43,6 +46,7 @@ def zeroshot(
     pretrained: str | None = None,
     out: str | Path = "runs/zeroshot",
     templates: str | Path | None = None,
+    prompt_pooling: str | None = None,
     name: str = "",
     data_root: str | Path | None = None,
     columns: dict[str, str] | None = None,
@@ -62,15 +66,16 @@ def zeroshot(
     settings: dict[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> Outcome:
-    """Classify labelled images by the cosine to class prompts.
+    """Classify labelled images by their score against class prompts, which is the checkpoint's own.
 
-    A class is the mean of its unit prompt features, normalised again; logits are float32, a tie goes to the lowest
-    class index.
+    With cosine a class is the mean of its unit prompt features, normalised again; with sets of points it is the union
+    of its prompts' points. Logits are float32, a tie goes to the lowest class index.
 
     Args:
         model, pretrained: see `clipib.models.load.load_model`.
         datasets: data specifications, see `clipib.data.specs`.
         templates: a file of prompt templates that replaces the data set's own.
+        prompt_pooling: "mean" or "union", see `build_classifier`.
         preprocess: "open_clip", "hf" or "fast", see `clipib.models.preprocess`.
         limit: evaluate a seeded class-balanced sample of this many images; the rows are marked.
         max_bad: unreadable images to put up with.
@@ -89,6 +94,8 @@ def zeroshot(
     """
     settings = settings or settings_of(locals())
     out, store = Path(out), Store(cache_dir)
+    if prompt_pooling is not None:
+        check_name("prompt pooling", prompt_pooling, PROMPT_POOLINGS)
     own_templates = read_templates(templates) if templates else None
     checkpoint, planned, specs = plan_evaluation(
         "zeroshot",
@@ -119,7 +126,7 @@ def zeroshot(
         loaded_model = checkpoint.open()
         overlaps = [check_overlap(loaded_model, d, allow=allow_overlap, progress=progress) for d in planned]
         folder.begin()
-        run = RunContext("zeroshot", loaded_model, PROTOCOL, seed)
+        run = RunContext("zeroshot", loaded_model, PROTOCOL, seed, _pooling_params(loaded_model, prompt_pooling))
         for dataset, overlap in zip(planned, overlaps, strict=True):
             prompts = prompts_sha256(dataset.classnames, dataset.templates)
             if kept := folder.kept(run.row(dataset, prompts_sha256=prompts), _asked(dataset), max_bad=max_bad):
@@ -136,7 +143,9 @@ def zeroshot(
                 progress=progress,
             )
             images_encoded += images.n_encoded
-            classifier, n_texts = build_classifier(loaded_model, dataset, store=store, progress=progress)
+            classifier, n_texts = build_classifier(
+                loaded_model, dataset, store=store, pooling=prompt_pooling, progress=progress
+            )
             texts_encoded += n_texts
             read = images.dataset
             predictions = classify(images.array, classifier, loaded_model, read.labels)
@@ -151,18 +160,43 @@ def zeroshot(
 
 
 def build_classifier(
-    model: Model, dataset: Dataset, *, store: Store | None, progress: Progress = SILENT
+    model: Model, dataset: Dataset, *, store: Store | None, pooling: str | None = None, progress: Progress = SILENT
 ) -> tuple[np.ndarray, int]:
-    """The mean of the unit prompt features of each class, normalised again.
+    """What each class is scored by, and how many texts had to be encoded.
+
+    Args:
+        pooling: "mean": the mean of the unit prompt features of a class, normalised again; of sets of points
+            that of their first points, of their second points and so on, with the mean weights. "union": the points of
+            all prompts, with their weights divided by the number of prompts. Left out, mean for plain embeddings, else
+            union.
 
     Returns:
-        (K, D) unit norm, and how many texts had to be encoded.
+        (K, D) unit norm, or (K, points, D + 1), see `clipib.scoring.features.pack`.
     """
     prompts = class_prompts(dataset.classnames, dataset.templates)
     texts = embed_texts(model, prompts, store=store, progress=progress)
-    per_class = texts.array.reshape(len(dataset.classnames), len(dataset.templates), -1).astype(np.float64)
-    mean = per_class.mean(axis=1)
-    return (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32), texts.n_encoded
+    n_classes, n_prompts = len(dataset.classnames), len(dataset.templates)
+    rows = texts.array.reshape(n_classes, n_prompts, *texts.array.shape[1:]).astype(np.float64)
+    plain = texts.array.ndim == 2
+    if (pooling or default_pooling(model)) == "union":
+        if plain:
+            rows = np.concatenate([rows, np.ones((*rows.shape[:2], 1))], axis=2)[:, :, None]  # points of weight 1
+        rows[..., -1] /= n_prompts
+        return rows.reshape(n_classes, -1, rows.shape[-1]).astype(np.float32), texts.n_encoded
+    mean = rows.mean(axis=1)
+    points = mean if plain else mean[..., :-1]
+    points /= np.linalg.norm(points, axis=-1, keepdims=True)
+    return mean.astype(np.float32), texts.n_encoded
+
+
+def default_pooling(model: Model) -> str:
+    return "union" if model.has_points else "mean"
+
+
+def _pooling_params(model: Model, pooling: str | None) -> dict[str, str]:
+    """What the rows say of it: nothing where a plain embedding is averaged, as everywhere."""
+    pooling = pooling or default_pooling(model)
+    return {"prompt_pooling": pooling} if model.has_points or pooling != "mean" else {}
 
 
 class Scores(NamedTuple):
@@ -172,24 +206,25 @@ class Scores(NamedTuple):
 
 
 def classify(features: np.ndarray, classifier: np.ndarray, model: Model, labels: np.ndarray) -> Predictions | Scores:
-    """Predictions for (N, D) image features by a (K, D) classifier, block by block.
+    """Predictions for N image features by a classifier of K classes, block by block.
 
-    Logits are products in float64 rounded to float32, so that equal classes get equal logits whatever the block.
+    Logits are computed in float64 and rounded to float32, so that equal classes get equal logits whatever the block.
+    Several points a class are compared by the checkpoint's similarity, of a plain checkpoint by `kme`: the logarithm
+    of the mean of exp over its prompts' logits.
 
     Args:
         labels: (N,) classes, or (N, K) zeros and ones; for the latter the logits themselves are given back.
     """
-    scale, bias = _number(model.logit_scale), _number(model.logit_bias)
+    scale, bias = as_number(model.logit_scale), as_number(model.logit_bias)
     weights, parts = classifier.astype(np.float64).T, []
     for start in range(0, len(features), BLOCK):
-        logits = (scale * (features[start : start + BLOCK].astype(np.float64) @ weights) + bias).astype(np.float32)
+        block = features[start : start + BLOCK]
+        if classifier.ndim == 2:
+            logits = (scale * (block.astype(np.float64) @ weights) + bias).astype(np.float32)
+        else:
+            logits = score_matrix(model, block, classifier, similarity=None if model.has_points else "kme")
         parts.append(logits if labels.ndim == 2 else predict(logits, labels[start : start + BLOCK]))
     return Scores(np.concatenate(parts)) if labels.ndim == 2 else join_predictions(parts)
-
-
-def _number(scalar: Any) -> float:
-    """A tensor of one element, a number, or None for 0."""
-    return scalar.item() if hasattr(scalar, "item") else float(scalar or 0.0)
 
 
 def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:
