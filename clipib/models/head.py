@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 HEAD_FILE = "head.safetensors"
 POINT_POOLINGS = ("attention", "topk")
+GATE_SPEED = 10.0  # Adam moves a number by its rate a step: at 1e-3 a gate opens within a hundred steps
 SIGNED_LIMIT = 100.0  # of the weights of `wpse`, as in its public configuration
 
 
 class PointSets(nn.Module):
     """m weighted unit points for every item, all of them at its embedding before training.
 
-        point_i = normalise(embedding + gate_i * delta(token_i)),   gates 0 at the start
+        point_i = normalise(embedding + 10 gate_i * delta(token_i)),   gates 0 at the start
 
     `attention`: token_i is what the i-th learned query attends to; `topk`: the token with the i-th highest learned
     score, times that score's sigmoid, so that the score learns; an item of fewer tokens repeats its last choice.
@@ -66,7 +67,7 @@ class PointSets(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             tokens = self.norm(tokens.float())
             chosen = (self._attend if self.pooling == "attention" else self._choose)(tokens, mask)  # (n, m, W)
-            points = embeddings.float()[:, None] + self.gates[:, None] * self.delta(chosen)
+            points = embeddings.float()[:, None] + GATE_SPEED * self.gates[:, None] * self.delta(chosen)
             score = chosen @ self.scores
             if self.signed:
                 weights = (1 + SIGNED_LIMIT * torch.tanh(score / SIGNED_LIMIT)) / self.n_points
