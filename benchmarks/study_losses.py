@@ -5,8 +5,8 @@ have the same steps, batches and images; a similarity of point sets has as many 
 cosine that it stands beside. Every run appends its rows to results/study_losses.csv in one step and is skipped when
 they are there. `--table` prints what docs/losses.md shows.
 
-Tuned alike, on a seed that is not reported (0), two objects: every loss at three peak rates, every penalty at three
-weights, chosen by the mean of validation recall at 10; see `TRIALS` and `choose`.
+Tuned alike, in short runs with one object on a seed that is not reported: every loss at three peak rates, every penalty
+at three weights, chosen by the mean of validation recall at 10; see `trials` and `choose`.
 """
 
 from __future__ import annotations
@@ -72,9 +72,13 @@ SWEEP = {8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8)}  # floats a sample: poin
 
 
 class Setting(NamedTuple):
-    """How long and how often. tuning_steps: of the trials that choose rate and weight; 0 takes the middle ones."""
+    """How long and how often.
 
-    steps: int
+    steps: with one object and with two. tuning_steps: of the trials that choose rate and weight; 0 takes the middle
+    ones. sweep: further numbers of floats a sample, for cosine, kme and wpse with two objects.
+    """
+
+    steps: tuple[int, int]
     batch_size: int
     images: int
     test: int
@@ -85,8 +89,8 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-    "small": Setting(12, 16, 128, 100, (1,), ("clip", "cibr-logdet", "kme"), (), 0),
-    "full": Setting(600, 64, 20_000, 1000, (1, 2, 3), tuple(RECIPES), (8, 16, 32), 200),
+    "small": Setting((12, 12), 16, 128, 100, (1,), ("clip", "cibr-logdet", "kme"), (), 0),
+    "full": Setting((1000, 2000), 64, 40_000, 1000, (1, 2, 3), tuple(RECIPES), (8, 16, 32), 300),
 }
 
 
@@ -128,7 +132,7 @@ def trials(name: str) -> list[Run]:
         points, width = SWEEP[64] if recipe in POINTS else (1, 64)
         for rate, weight in zip(RATES, WEIGHTS, strict=True):
             pair = (RATES[1], weight) if RECIPES[recipe].penalty else (rate, 0.0)
-            runs.append(Run(name, "trial", recipe, 2, points, width, TUNING_SEED, *pair, steps))
+            runs.append(Run(name, "trial", recipe, 1, points, width, TUNING_SEED, *pair, steps))
     return runs
 
 
@@ -161,11 +165,12 @@ def plan(name: str, results: Path) -> list[Run]:
         for objects in (2, 1):
             for recipe in setting.recipes:
                 points, width = SWEEP[64] if recipe in POINTS else (1, 64)
-                runs.append(Run(name, "study", recipe, objects, points, width, seed, *chosen[recipe], setting.steps))
+                steps = setting.steps[objects - 1]
+                runs.append(Run(name, "study", recipe, objects, points, width, seed, *chosen[recipe], steps))
         for floats in setting.sweep:
             for recipe in ("clip", *POINTS):
                 points, width = SWEEP[floats] if recipe in POINTS else (1, floats)
-                runs.append(Run(name, "study", recipe, 2, points, width, seed, *chosen[recipe], setting.steps))
+                runs.append(Run(name, "study", recipe, 2, points, width, seed, *chosen[recipe], setting.steps[1]))
     return runs
 
 
