@@ -89,5 +89,5 @@ def search(
     if dry_run:
         progress.say("dry run: nothing was encoded")
         return
-    records = [{"rank": h.rank, "cosine": f"{h.cosine:.4f}", "image": h.sample_id, "text": h.text} for h in hits]
+    records = [{"rank": h.rank, h.similarity: f"{h.score:.4f}", "image": h.sample_id, "text": h.text} for h in hits]
     print_records(records, format_, title=query)

@@ -1,6 +1,6 @@
 """An embed folder: features with what they belong to, in files that other programs read too.
 
-OUT/images.npy        (N, D) float32, unit norm         OUT/images.parquet   sample_id, sha256, label, class
+OUT/images.npy        (N, D) float32, unit norm*         OUT/images.parquet   sample_id, sha256, label, class
 OUT/texts.npy         (M, D), where there are texts     OUT/texts.parquet    text, and image or class
 OUT/features.json     checkpoint, data, and the hash of each of these files; written last
 """

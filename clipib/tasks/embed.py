@@ -19,7 +19,7 @@ from clipib.models import DEFAULT_PREPROCESS
 from clipib.models.model import Model
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
-from clipib.tasks.neighbours import measure_index
+from clipib.tasks.neighbours import centres, measure_index
 from clipib.tasks.prepare import plan_evaluation
 from clipib.tasks.results import ResultsFolder, settings_of
 from clipib.tasks.shards import parse_shard, take_in_shards, take_part
@@ -65,7 +65,8 @@ def embed(
 
     Writes `images.npy` (N, D) with `images.parquet` (sample_id, sha256, label, class), where there are captions or
     classes `texts.npy` (M, D) with `texts.parquet` (text, image or class), and `features.json`. Features have unit
-    norm, float32.
+    norm, float32; of a checkpoint with point sets (N, m, D + 1), whose last column holds the weights, and an index is
+    built over the weighted means.
 
     Args:
         index: "flat", "ivf" or "hnsw": also write `images.faiss` with `images.index.json`, the recall against exact
@@ -169,6 +170,7 @@ def _about(model: Model, dataset: Dataset, store: Store, settings: dict[str, Any
         "pretrained": model.pretrained,
         "checkpoint_sha256": model.fingerprint,
         "precision": model.precision,
+        "similarity": model.similarity,
         "spaces": {"images": image_space(model, store).folder.name, "texts": text_space(model, store).folder.name},
         "dataset": dataset.name,
         "split": dataset.split,
@@ -182,13 +184,19 @@ def _write_index(
     out: Path, kind: str, features: dict[str, np.ndarray], about: dict[str, Any], seed: int, progress: Progress
 ) -> Exported:
     """Build, measure and save the index of the images."""
-    images = features["images"]
+    images = centres(features["images"])
     plan = indexes.plan_index(kind, len(images))
     progress.say(f"index: {plan.describe()}{'; ' * bool(plan.note)}{plan.note}")
     index = indexes.build_index(images, plan, seed=seed)
     content = {key: about[key] for key in ("features_sha256", "checkpoint_sha256", "data_sha256")} | {"seed": seed}
     if plan.kind != "flat":
-        measured = measure_index(index, images, features.get("texts", images[:0]), indexes.RECALL_AT, seed=seed)
+        measured = measure_index(
+            index,
+            images,
+            centres(features["texts"]) if "texts" in features else images[:0],
+            indexes.RECALL_AT,
+            seed=seed,
+        )
         _, queries, n_queries = measured[indexes.RECALL_AT[0]]
         content |= {"recall": {k: m.recall for k, m in measured.items()}, "queries": queries, "n_queries": n_queries}
         shown = ", ".join(f"recall@{k} {m.recall:.4f}" for k, m in measured.items())

@@ -34,7 +34,7 @@ def content_of(folder: Embedded, model: Model) -> Searched:
         first = first_texts(len(table), texts["text"], texts["image"])
     else:
         first = list(table["class"]) if "class" in table else [""] * len(table)
-    known = folder.features.get("texts", np.empty((0, features.shape[1]), dtype=np.float32))
+    known = folder.features.get("texts", np.empty((0, *features.shape[1:]), dtype=np.float32))
     return Searched(features, list(table["sample_id"]), first, known, folder)
 
 

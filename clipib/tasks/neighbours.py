@@ -9,22 +9,64 @@ import numpy as np
 from clipib.embeddings import index as indexes
 from clipib.embeddings.folder import Embedded
 from clipib.embeddings.index import FLAT, GPU_MAX_K, IndexPlan, Neighbours, build_index, search_index
+from clipib.models.model import Model
 from clipib.progress import Progress, counted
+from clipib.tasks.scores import score_matrix
+
+CANDIDATES = 10  # for every hit, where an index over the centres of point sets proposes them
 
 
 class Searched(NamedTuple):
     """What is searched.
 
-    features: (N, D) of the images. ids: (N,) their names; first_texts: (N,) caption or class of each, or "".
-    texts: (M, D) features of texts that are known already; an approximate index is measured by them. May be empty.
+    rows: (N, D) or (N, m, D + 1) of the images, as the store keeps them. ids: (N,) their names.
+    first_texts: (N,) caption or class of each, or "".
+    texts: rows of texts that are known already; an approximate index is measured by them. May be empty.
     folder: the embed folder that they come from, or None.
     """
 
-    features: np.ndarray
+    rows: np.ndarray
     ids: list[str]
     first_texts: list[str]
     texts: np.ndarray
     folder: Embedded | None = None
+
+
+def centres(rows: np.ndarray) -> np.ndarray:
+    """(N, D) unit vectors that an index can hold: plain embeddings as they are, of point sets the weighted mean."""
+    if rows.ndim == 2:
+        return rows
+    mean = np.einsum("nm,nmd->nd", rows[..., -1], rows[..., :-1])
+    return np.ascontiguousarray(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+
+
+def find_by_own_score(
+    model: Model,
+    searched: Searched,
+    query: np.ndarray,
+    top: int,
+    *,
+    index: str | None,
+    seed: int,
+    progress: Progress,
+) -> Neighbours:
+    """The `top` images with the best score of a checkpoint with point sets, for one text (1, m, D + 1).
+
+    Without an index every image is scored. An approximate index over the centres of the sets proposes ten candidates
+    for every hit; their order is that of their exact scores.
+    """
+    n = len(searched.rows)
+    candidates = np.arange(n)
+    has_index = (
+        bool(searched.folder and indexes.saved_kind(searched.folder.folder)) if index is None else index != "flat"
+    )
+    if has_index:
+        few = min(n, CANDIDATES * top)
+        found = find_nearest(searched, centres(query), few, index=index, seed=seed, gpu=False, progress=progress)
+        candidates = np.sort(found.indices[0])
+    scores = score_matrix(model, searched.rows[candidates], query)[:, 0]
+    order = np.argsort(-scores, kind="stable")[:top]
+    return Neighbours(scores[None, order], candidates[None, order])
 
 
 class Measured(NamedTuple):
@@ -50,22 +92,23 @@ def find_nearest(
     Raises:
         UserError: when the index in the folder cannot be used.
     """
+    features, texts = centres(searched.rows), centres(searched.texts)
     saved = indexes.saved_kind(searched.folder.folder) if searched.folder and index != "flat" else ""
     if saved and index in (None, saved):
-        built, plan, measured = _load(searched.folder, top)
+        built, plan, measured = _load(searched.folder, features, top)
     else:
-        plan, measured = indexes.plan_index(index or "flat", len(searched.features)), None
+        plan, measured = indexes.plan_index(index or "flat", len(features)), None
         if plan.note:
             progress.say(f"index: {plan.note}")
-        built = build_index(searched.features, plan, seed=seed, gpu=gpu and top <= GPU_MAX_K)
+        built = build_index(features, plan, seed=seed, gpu=gpu and top <= GPU_MAX_K)
     found = search_index(built, query, top)
     if plan.kind == "flat":
         return found
-    recall, queries, n = measured or measure_index(built, searched.features, searched.texts, (top,), seed=seed)[top]
+    recall, queries, n = measured or measure_index(built, features, texts, (top,), seed=seed)[top]
     progress.say(f"index: {plan.describe()}; recall@{top} {recall:.4f} against exact search on {n:,} {queries}")
     if (found.indices < 0).any():
         progress.say(f"index: it finds only {counted(int((found.indices >= 0).sum()), 'image')}; searched exactly")
-        return search_index(build_index(searched.features, FLAT), query, top)
+        return search_index(build_index(features, FLAT), query, top)
     return found
 
 
@@ -79,9 +122,9 @@ def measure_index(
     return {k: Measured(value, what, len(queries)) for k, value in recall.items()}
 
 
-def _load(folder: Embedded, top: int) -> tuple[object, IndexPlan, Measured | None]:
+def _load(folder: Embedded, features: np.ndarray, top: int) -> tuple[object, IndexPlan, Measured | None]:
     """The index of a folder, and its recall where that was measured for this `top`."""
-    saved = indexes.load_index(folder.folder, folder.features["images"], folder.about["files"]["images.npy"])
+    saved = indexes.load_index(folder.folder, features, folder.about["files"]["images.npy"])
     recall = saved.about.get("recall", {}).get(str(top))
     measured = Measured(recall, saved.about["queries"], saved.about["n_queries"]) if recall is not None else None
     return saved.index, saved.plan, measured

@@ -22,7 +22,7 @@ from clipib.models.model import Model
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
 from clipib.tasks.embedded import check_unchanged, content_of, first_texts, pictures_of, source_of
-from clipib.tasks.neighbours import Searched, find_nearest
+from clipib.tasks.neighbours import Searched, find_by_own_score, find_nearest
 from clipib.tasks.prepare import describe_model, plan_evaluation
 
 THUMBNAIL, MARGIN, LABEL = 160, 8, 16  # px
@@ -30,12 +30,16 @@ ACROSS = 5
 
 
 class Hit(NamedTuple):
-    """rank from 1, cosine to the query, the image's id, and its first caption or class where it has one."""
+    """rank from 1, score against the query, the image's id, and its first caption or class where it has one.
+
+    similarity: what kind of number the score is: "cosine", or that of a checkpoint with point sets.
+    """
 
     rank: int
-    cosine: float
+    score: float
     sample_id: str
     text: str
+    similarity: str = "cosine"
 
 
 def search(
@@ -65,7 +69,7 @@ def search(
     settings: dict[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> list[Hit]:
-    """The `top` images with the largest cosine to a text, best first.
+    """The `top` images with the largest cosine to a text, best first; of a checkpoint with point sets by its own score.
 
     Args:
         model: left out, ViT-B-32, or the one that wrote `embedded`.
@@ -126,16 +130,20 @@ def search(
         searched, pictures = _of_dataset(images.features.numpy(), images.dataset, loaded, store), images.dataset.images
     text = embed_texts(loaded, [query], store=store, progress=progress).features.numpy()
     gpu = loaded.device.type == "cuda"
-    found = find_nearest(searched, text, top, index=index, seed=seed, gpu=gpu, progress=progress)
+    options = {"index": index, "seed": seed, "progress": progress}
+    if loaded.has_points:
+        found = find_by_own_score(loaded, searched, text, top, **options)
+    else:
+        found = find_nearest(searched, text, top, gpu=gpu, **options)
     indices = [int(i) for i in found.indices[0]]
     hits = [
-        Hit(rank, float(score), searched.ids[i], searched.first_texts[i])
+        Hit(rank, float(score), searched.ids[i], searched.first_texts[i], loaded.similarity)
         for rank, (score, i) in enumerate(zip(found.scores[0], indices, strict=True), start=1)
     ]
     if save:
         if embedded:
             check_unchanged(folder, pictures, indices)
-        sheet = contact_sheet(pictures, indices, [f"{h.rank}  {h.cosine:.3f}" for h in hits])
+        sheet = contact_sheet(pictures, indices, [f"{h.rank}  {h.score:.3f}" for h in hits])
         Path(save).parent.mkdir(parents=True, exist_ok=True)
         sheet.save(save)
         progress.say(f"contact sheet in {save}")
@@ -171,7 +179,7 @@ def _check_request(query: str, top: int, save: str | Path | None, index: str | N
 
 
 def _of_dataset(features: np.ndarray, dataset: Dataset, model: Model, store: Store) -> Searched:
-    ids, texts = dataset.images.ids, np.empty((0, features.shape[1]), dtype=np.float32)
+    ids, texts = dataset.images.ids, np.empty((0, *features.shape[1:]), dtype=np.float32)
     if dataset.captions is None:
         one_class = dataset.labels is not None and dataset.labels.ndim == 1
         classes = [dataset.classnames[label] for label in dataset.labels] if one_class else None

@@ -23,7 +23,7 @@ class Said(Progress):
 def test_hits_come_best_first_with_their_text(checkpoint, tmp_path):
     hits = search("the red thing", str(checkpoint), "digitworld:n=60", top=7, save=tmp_path / "s" / "sheet.png")
     assert [h.rank for h in hits] == list(range(1, 8))
-    assert np.all(np.diff([h.cosine for h in hits]) <= 0)
+    assert np.all(np.diff([h.score for h in hits]) <= 0)
     assert hits[0].sample_id.startswith("test/") and hits[0].text
     assert Image.open(tmp_path / "s" / "sheet.png").size == (5 * 168 + 8, 2 * 184 + 8)
 
@@ -37,7 +37,7 @@ def test_an_embed_folder_gives_the_hits_of_its_data(checkpoint, photo_folder, tm
     hits = search("the red thing", embedded=tmp_path / "e", top=5)
     assert [h.sample_id for h in hits] == [h.sample_id for h in anew]
     assert [h.text for h in hits] == [h.text for h in anew]
-    assert [h.cosine for h in hits] == pytest.approx([h.cosine for h in anew], abs=1e-6)
+    assert [h.score for h in hits] == pytest.approx([h.score for h in anew], abs=1e-6)
 
 
 def test_pictures_are_needed_for_a_sheet_alone(checkpoint, photo_folder, tmp_path):
