@@ -73,6 +73,12 @@ def finetune(
     point_pooling: Annotated[
         str | None, typer.Option(help="attention (learned queries) or topk tokens.", rich_help_panel=LOSS)
     ] = None,
+    lock: Annotated[
+        str,
+        typer.Option(
+            help="none, image, text or both: train only what follows a tower's trunk.", rich_help_panel=TRAINING
+        ),
+    ] = "none",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training images; left out 5.", rich_help_panel=TRAINING)
     ] = None,

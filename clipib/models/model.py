@@ -67,6 +67,7 @@ class Model:
     backend: "open_clip" or "transformers", which says how it is saved.
     preprocess_name: which of `clipib.models.preprocess.PREPROCESS` made `preprocess_eval`.
     head: what clipib adds to the towers, or None: see `clipib.models.head`.
+    locked: the towers, "image" and "text", whose trunks are not trained.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Model:
     backend: str = "open_clip"
     preprocess_name: str = "open_clip"
     head: Head | None = None
+    locked: tuple[str, ...] = ()
 
     @property
     def is_random(self) -> bool:

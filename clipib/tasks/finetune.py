@@ -28,6 +28,7 @@ from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_im
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
 from clipib.tasks.validation import selection_value, validate
 from clipib.training.batches import steps_per_epoch
+from clipib.training.locking import LOCKS, lock_towers
 from clipib.training.log import LOG_FILE
 from clipib.training.loop import Progressed, fit
 from clipib.training.state import STATE_FILE
@@ -53,6 +54,7 @@ def finetune(
     positives: str = "identity",
     points: int | None = None,
     point_pooling: str | None = None,
+    lock: str = "none",
     out: str | Path = "runs/finetune",
     epochs: int | None = None,
     steps: int | None = None,
@@ -97,6 +99,7 @@ def finetune(
         positives: what else than its own text is right for an image: "same-caption" (equal texts), "same-image"
             (equal files), "same-class". All but "identity" move the optimum of the scores away from PMI.
         points: of a side for `kme` and `wpse`, 8 when left out. point_pooling: "attention" or "topk".
+        lock: "image", "text" or "both": train only what comes after the trunk of a tower.
         epochs: passes over the training images, 5 when left out; or `steps`.
         batch_size: pairs a step; cut to the number of training images.
         lr: peak rate; left out, 1e-5 for pretrained weights and 5e-4 for random ones.
@@ -129,6 +132,7 @@ def finetune(
     )
     check_name("positives", positives, POSITIVES)
     check_points(composed, points, point_pooling)
+    check_name("lock", lock, LOCKS)
     _check_numbers(lr=lr, head_lr=head_lr, weight_decay=weight_decay, clip_norm=clip_norm)
     if epochs is not None and steps is not None:
         raise UserError(f"Both --epochs {epochs} and --steps {steps} are given.", hint="Give one of them.")
@@ -200,6 +204,7 @@ def finetune(
             "finetune", replace(trained), "strict", seed
         )  # rows of the start are those of the model as it was
         trained.head = head_for(trained, composed, points=points, pooling=point_pooling, seed=seed, progress=progress)
+        lock_towers(trained, lock)
         identity = {
             "base": trained.fingerprint,
             "train": parts.train.sha256,
@@ -214,6 +219,7 @@ def finetune(
             "penalty_sigma": composed.penalty_sigma,
             "positives": positives,
             "head": trained.head and trained.head.config,
+            "lock": lock,
             "steps": steps,
             "batch_size": batch_size,
             "lr": lr,

@@ -18,6 +18,7 @@ from clipib.losses.terms import Paired
 from clipib.models.model import Model, amp_dtype
 from clipib.progress import SILENT, Progress
 from clipib.training.batches import Batch, iterate_batches, positive_groups, steps_per_epoch
+from clipib.training.locking import set_training
 from clipib.training.log import LOG_FILE, MetricsLog
 from clipib.training.optimisation import clamp_logit_scale, learning_rate, make_optimizer
 from clipib.training.state import STATE_FILE, check_same_run, load_state, save_state
@@ -99,7 +100,7 @@ def fit(
     batches = iterate_batches(
         model, dataset, batch_size=batch_size, seed=seed, first_step=done.step, steps=steps, workers=workers
     )
-    networks.train()
+    set_training(model)
     last_logged, last_time = done.step, time.monotonic()
     with progress.track("training", steps, unit="steps") as advance:
         advance(done.step)
@@ -143,7 +144,7 @@ def fit(
                     _keep_best(done, metrics, select(metrics), model, save_checkpoint)
                     if done.step == steps:
                         done.metrics["last"], done.hashes["last"] = metrics, save_checkpoint(model, "last", done.step)
-                    networks.train()
+                    set_training(model)
                     last_time = time.monotonic()
                 log.add(**row)
                 advance(0, note=f"loss {row['loss_total']:.3f}")
