@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -121,8 +122,8 @@ def main() -> None:
         return
     setting = SETTINGS[options.setting]
     if setting.tuning_steps:
-        do(trials(options.setting), options.results, options.jobs)
-    do(plan(options.setting, options.results), options.results, options.jobs)
+        do(trials(options.setting), options.results, options.jobs, measure)
+    do(plan(options.setting, options.results), options.results, options.jobs, measure)
 
 
 def trials(name: str) -> list[Run]:
@@ -174,21 +175,25 @@ def plan(name: str, results: Path) -> list[Run]:
     return runs
 
 
-def do(runs: list[Run], results: Path, jobs: int) -> None:
-    """Do what is missing, in parallel, and say how long it will take."""
+def do(runs: list, results: Path, jobs: int, measure: Callable, seconds_per_step: float = 0.15) -> None:
+    """Do what is missing, in parallel, and say how long it will take.
+
+    Args:
+        runs: named tuples with `steps`, which identify their rows.
+        measure: run -> {metric: value}, "seconds" among them.
+    """
     rows = read_rows(results)
-    done = {tuple(row[field] for field in Run._fields) for row in rows}
+    done = {tuple(row[field] for field in runs[0]._fields) for row in rows}
     left = [run for run in runs if tuple(map(str, run)) not in done]
     speed = [float(r["value"]) / int(r["steps"]) for r in rows if r["metric"] == "seconds"]
-    seconds = (np.mean(speed) if speed else 0.15) * sum(run.steps for run in left) / jobs
+    seconds = (np.mean(speed) if speed else seconds_per_step) * sum(run.steps for run in left) / jobs
     print(f"{len(left)} of {len(runs)} runs left, about {seconds / 3600:.2f} hours", flush=True)
     if jobs == 1:
         for run in left:
             append(results, run, measure(run))
         return
-    with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         pending = {pool.submit(measure, run): run for run in left}
         for number, future in enumerate(as_completed(pending), start=1):
             append(results, pending[future], future.result())
@@ -211,32 +216,9 @@ def measure(run: Run) -> dict[str, float]:
     if loss.needs_points or loss.needs_bias:
         similarity = loss.similarity_name if loss.needs_points else ""
         model.head = make_head(model, similarity=similarity, points=run.points, bias=loss.needs_bias, seed=run.seed)
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        fit(
-            model,
-            train,
-            loss,
-            out=Path(folder),
-            steps=run.steps,
-            batch_size=setting.batch_size,
-            lr=run.rate,
-            head_lr=run.rate,
-            weight_decay=0.1,
-            warmup=run.steps // 10,
-            clip_norm=1.0,
-            eval_every=run.steps,
-            save_every=run.steps,
-            seed=run.seed,
-            workers=0,
-            evaluate=lambda _: {},
-            select=lambda _: 0.0,
-            save_checkpoint=lambda *_: "",
-            identity={},
-        )
-        logged = list(csv.DictReader((Path(folder) / "metrics.csv").open(encoding="utf-8")))[-1]
-    found = {"seconds": time.monotonic() - start}
-    found |= {name: float(logged[name]) for name in ("loss_total", *loss.term_names, "logit_scale")}
+    found = train_once(
+        model, train, loss, steps=run.steps, batch_size=setting.batch_size, lr=run.rate, head_lr=run.rate, seed=run.seed
+    )
     if run.stage == "trial":
         return found | {"val_recall@10": np.mean(list(recalls(model, f"{world}+split=val+n=500", (10,)).values()))}
     found |= recalls(model, f"{world}+split=test+n={setting.test}", (1, 10), truth=True)
@@ -245,6 +227,39 @@ def measure(run: Run) -> dict[str, float]:
     if run.objects == 1:
         found |= {f"acc1/{name}": zero_shot(model, name, setting.test) for name in ATTRIBUTES}
     return found
+
+
+def train_once(
+    model: Model, dataset, loss: Loss, *, steps: int, batch_size: int, lr: float, head_lr: float, seed: int
+) -> dict[str, float]:
+    """Train by the loop of `finetune` without validation: seconds and the terms of the loss at the last step."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            model,
+            dataset,
+            loss,
+            out=Path(folder),
+            steps=steps,
+            batch_size=batch_size,
+            lr=lr,
+            head_lr=head_lr,
+            weight_decay=0.1,
+            warmup=steps // 10,
+            clip_norm=1.0,
+            eval_every=steps,
+            save_every=steps,
+            seed=seed,
+            workers=0,
+            evaluate=lambda _: {},
+            select=lambda _: 0.0,
+            save_checkpoint=lambda *_: "",
+            identity={},
+        )
+        with (Path(folder) / "metrics.csv").open(encoding="utf-8") as file:
+            last = list(csv.DictReader(file))[-1]
+    found = {"seconds": time.monotonic() - start}
+    return found | {name: float(last[name]) for name in ("loss_total", *loss.term_names, "logit_scale")}
 
 
 def tiny_of_width(width: int, *, seed: int) -> Model:
@@ -363,7 +378,7 @@ def read_rows(results: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append(results: Path, run: Run, found: dict[str, float]) -> None:
+def append(results: Path, run: NamedTuple, found: dict[str, float]) -> None:
     """All rows of a run, in one write under a lock."""
     about = {"torch": version("torch"), "clipib": version("clipib"), "device": "cpu", "commit": commit()}
     results.parent.mkdir(parents=True, exist_ok=True)
@@ -371,7 +386,7 @@ def append(results: Path, run: Run, found: dict[str, float]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         writer = csv.writer(file, lineterminator="\n")
         if not file.tell():
-            writer.writerow([*Run._fields, "metric", "value", *about])
+            writer.writerow([*run._fields, "metric", "value", *about])
         writer.writerows([*run, metric, f"{value:.6g}", *about.values()] for metric, value in found.items())
 
 
