@@ -160,14 +160,11 @@ def make_loss(
         weight = row.penalty_weight or (LOSSES["cibr"].penalty_weight if penalty != "none" else 0.0)
     if not 0 <= weight < float("inf"):
         raise UserError(f"The penalty weight {weight} is not a number of at least 0.", hint="Try --penalty-weight 0.1.")
-    if penalty_sigma is not None and not 0 < penalty_sigma < float("inf"):
-        raise UserError(f"The sigma of the penalty {penalty_sigma} is no positive number.", hint="Try 0.25.")
     if penalty == "none":
-        if penalty_weight:
-            hint = "Take --loss cibr, name a --penalty, or leave --penalty-weight out."
-            raise UserError(
-                f"The loss {name} has no penalty that a weight of {penalty_weight:g} could act on.", hint=hint
-            )
+        for what, given in (("a weight", penalty_weight), ("a sigma", penalty_sigma)):
+            if given:
+                hint = "Take --loss cibr, or name a --penalty."
+                raise UserError(f"The loss {name} has no penalty that {what} of {given:g} could act on.", hint=hint)
         weight = 0.0
     return Loss(
         name,

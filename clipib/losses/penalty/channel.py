@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clipib.errors import UserError
 from clipib.losses.terms import Paired
+from clipib.scoring.features import at_least_float32
 
 
 def check_sigma(sigma: float | None) -> float | None:
@@ -36,7 +37,7 @@ def check_sigma(sigma: float | None) -> float | None:
 
 def noise_variance(sigma: float | None, logit_scale: Tensor) -> Tensor:
     """sigma^2, a scalar without gradient: training must not lower a penalty by lowering the scale."""
-    scale = as_float(logit_scale.detach())
+    scale = at_least_float32(logit_scale.detach())
     return 1 / scale if sigma is None else torch.full_like(scale, sigma**2)
 
 
@@ -49,12 +50,7 @@ def paired_embeddings(paired: Paired) -> tuple[Tensor, Tensor]:
     if paired.image.ndim != 2 or paired.image.shape != paired.text.shape:
         shapes = f"{tuple(paired.image.shape)} and {tuple(paired.text.shape)}"
         raise ValueError(f"expected two equal shapes (B, D), got {shapes}")
-    return as_float(paired.image), as_float(paired.text)
-
-
-def as_float(x: Tensor) -> Tensor:
-    """float32 for anything narrower; float64 stays."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return at_least_float32(paired.image), at_least_float32(paired.text)
 
 
 def no_autocast(x: Tensor) -> torch.autocast:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from clipib.errors import UserError
-from clipib.losses.penalty.channel import as_float, check_sigma, no_autocast, noise_variance, paired_embeddings
+from clipib.losses.penalty.channel import check_sigma, no_autocast, noise_variance, paired_embeddings
 from clipib.losses.terms import LossTerms, Paired
+from clipib.scoring.features import at_least_float32
 
 HIDDEN = 256
 CRITIC_STEPS = 3
@@ -197,7 +198,7 @@ def _both_sides(paired: Paired) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     if len(image) < 2:
         raise ValueError(f"expected at least 2 pairs to draw marginals from, got {len(image)}")
     hidden = {"image": paired.image_hidden, "text": paired.text_hidden}
-    return {"image": image, "text": text}, {k: as_float(v.detach()).to(image) for k, v in hidden.items()}
+    return {"image": image, "text": text}, {k: at_least_float32(v.detach()).to(image) for k, v in hidden.items()}
 
 
 def _noised(z: Tensor, sigma: Tensor) -> Tensor:

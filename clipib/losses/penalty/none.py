@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from clipib.losses.penalty.channel import as_float, check_sigma
+from clipib.losses.penalty.channel import check_sigma
 from clipib.losses.terms import LossTerms, Paired
+from clipib.scoring.features import at_least_float32
 
 
 class NoPenalty:
@@ -19,7 +20,7 @@ class NoPenalty:
         check_sigma(sigma)
 
     def __call__(self, paired: Paired, *, logit_scale: Tensor, training: bool = True) -> LossTerms:
-        return LossTerms(as_float(paired.image.new_zeros(())), {})
+        return LossTerms(at_least_float32(paired.image.new_zeros(())), {})
 
     def state_dict(self) -> dict[str, Any]:
         return {}
