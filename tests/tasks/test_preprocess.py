@@ -54,7 +54,7 @@ def test_rows_and_store_tell_the_ways_apart(checkpoint, photographs, tmp_path):
         again = zeroshot(str(checkpoint), spec, preprocess=name, **places)
         assert again.rows == first.rows and (again.images_encoded, again.texts_encoded) == (0, 0)
     samples = pd.read_parquet(next((tmp_path / "z" / "samples").glob("*.parquet")))
-    assert samples.groupby("preprocess").size().to_dict() == {"fast": 10, "hf": 10, "open_clip": 10}
+    assert samples.groupby("params").size().to_dict() == {"": 10, "preprocess=fast": 10, "preprocess=hf": 10}
 
 
 def test_every_task_takes_it(checkpoint, photographs, tmp_path):
