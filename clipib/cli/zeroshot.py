@@ -40,7 +40,8 @@ def zeroshot(
     prompt_pooling: Annotated[
         str | None,
         typer.Option(
-            help="mean or union of a class's prompts; left out mean, with sets of points union.",
+            help="mean of a class's prompts, or union of their points (plain embeddings: log mean exp of the prompts' "
+            "logits). Left out mean, with sets of points union.",
             rich_help_panel=o.DATA,
         ),
     ] = None,

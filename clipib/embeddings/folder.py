@@ -1,8 +1,11 @@
 """An embed folder: features with what they belong to, in files that other programs read too.
 
-OUT/images.npy        (N, D) float32, unit norm*         OUT/images.parquet   sample_id, sha256, label, class
+OUT/images.npy        (N, D) float32, unit norm         OUT/images.parquet   sample_id, sha256, label, class
 OUT/texts.npy         (M, D), where there are texts     OUT/texts.parquet    text, and image or class
 OUT/features.json     checkpoint, data, and the hash of each of these files; written last
+
+Where `layout` in features.json is "points" and not "embeddings", arrays are (N, m, D + 1): m unit points an item, and
+their weights in the last column. `similarity` says how such sets compare.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ ABOUT_FILE = "features.json"
 class Embedded(NamedTuple):
     """The content of an embed folder.
 
-    folder: where it lies. about: the content of `features.json`. features: "images" (N, D) and maybe "texts" (M, D),
-    memory-mapped. tables: the pandas tables of the same names.
+    folder: where it lies. about: the content of `features.json`. features: "images" and maybe "texts", (N, D) or
+    (N, m, D + 1), memory-mapped. tables: the pandas tables of the same names.
     """
 
     folder: Path

@@ -171,6 +171,7 @@ def _about(model: Model, dataset: Dataset, store: Store, settings: dict[str, Any
         "checkpoint_sha256": model.fingerprint,
         "precision": model.precision,
         "similarity": model.similarity,
+        "layout": "points" if model.has_points else "embeddings",
         "spaces": {"images": image_space(model, store).folder.name, "texts": text_space(model, store).folder.name},
         "dataset": dataset.name,
         "split": dataset.split,

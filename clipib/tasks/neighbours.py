@@ -52,18 +52,24 @@ def find_by_own_score(
 ) -> Neighbours:
     """The `top` images with the best score of a checkpoint with point sets, for one text (1, m, D + 1).
 
-    Without an index every image is scored. An approximate index over the centres of the sets proposes ten candidates
-    for every hit; their order is that of their exact scores.
+    Every image is scored where the index is flat, or ivf finds too few images. Another one holds the centres of the
+    sets and proposes ten candidates for every hit; their order is that of their exact scores.
     """
     n = len(searched.rows)
+    saved = indexes.saved_kind(searched.folder.folder) if searched.folder else ""
+    plan = indexes.plan_index(index or saved or "flat", n)
     candidates = np.arange(n)
-    has_index = (
-        bool(searched.folder and indexes.saved_kind(searched.folder.folder)) if index is None else index != "flat"
-    )
-    if has_index:
+    if plan.kind == "flat":
+        if plan.note:
+            progress.say(f"index: {plan.note}")
+    else:
         few = min(n, CANDIDATES * top)
         found = find_nearest(searched, centres(query), few, index=index, seed=seed, gpu=False, progress=progress)
         candidates = np.sort(found.indices[0])
+        progress.say(
+            f"index: it knows the centres of the sets; the best of its {few:,} candidates by {model.similarity} are "
+            "shown, --index flat looks at all"
+        )
     scores = score_matrix(model, searched.rows[candidates], query)[:, 0]
     order = np.argsort(-scores, kind="stable")[:top]
     return Neighbours(scores[None, order], candidates[None, order])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +29,7 @@ from clipib.progress import SILENT, Progress
 from clipib.registry import check_name
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
-from clipib.tasks.scores import as_number, score_matrix
+from clipib.tasks.scores import as_number, scorer_against
 from clipib.tasks.suites import average_rows
 
 if TYPE_CHECKING:
@@ -176,14 +177,15 @@ def build_classifier(
     prompts = class_prompts(dataset.classnames, dataset.templates)
     texts = embed_texts(model, prompts, store=store, progress=progress)
     n_classes, n_prompts = len(dataset.classnames), len(dataset.templates)
-    rows = texts.array.reshape(n_classes, n_prompts, *texts.array.shape[1:]).astype(np.float64)
+    rows = texts.array.reshape(n_classes, n_prompts, *texts.array.shape[1:])
     plain = texts.array.ndim == 2
     if (pooling or default_pooling(model)) == "union":
-        if plain:
-            rows = np.concatenate([rows, np.ones((*rows.shape[:2], 1))], axis=2)[:, :, None]  # points of weight 1
-        rows[..., -1] /= n_prompts
-        return rows.reshape(n_classes, -1, rows.shape[-1]).astype(np.float32), texts.n_encoded
-    mean = rows.mean(axis=1)
+        if plain:  # points of weight 1
+            rows = np.concatenate([rows, np.ones((*rows.shape[:2], 1), dtype=np.float32)], axis=2)
+        united = rows.reshape(n_classes, -1, rows.shape[-1]).copy()
+        united[..., -1] /= n_prompts
+        return united, texts.n_encoded
+    mean = rows.astype(np.float64).mean(axis=1)
     points = mean if plain else mean[..., :-1]
     points /= np.linalg.norm(points, axis=-1, keepdims=True)
     return mean.astype(np.float32), texts.n_encoded
@@ -215,16 +217,20 @@ def classify(features: np.ndarray, classifier: np.ndarray, model: Model, labels:
     Args:
         labels: (N,) classes, or (N, K) zeros and ones; for the latter the logits themselves are given back.
     """
-    scale, bias = as_number(model.logit_scale), as_number(model.logit_bias)
-    weights, parts = classifier.astype(np.float64).T, []
+    logits_of, parts = _logits_by(classifier, model), []
     for start in range(0, len(features), BLOCK):
-        block = features[start : start + BLOCK]
-        if classifier.ndim == 2:
-            logits = (scale * (block.astype(np.float64) @ weights) + bias).astype(np.float32)
-        else:
-            logits = score_matrix(model, block, classifier, similarity=None if model.has_points else "kme")
+        logits = logits_of(features[start : start + BLOCK])
         parts.append(logits if labels.ndim == 2 else predict(logits, labels[start : start + BLOCK]))
     return Scores(np.concatenate(parts)) if labels.ndim == 2 else join_predictions(parts)
+
+
+def _logits_by(classifier: np.ndarray, model: Model) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows of images -> (n, K) float32 logits. Plain features against plain classes need no torch."""
+    if classifier.ndim == 3:
+        return scorer_against(model, classifier, similarity=None if model.has_points else "kme")
+    scale, bias = as_number(model.logit_scale), as_number(model.logit_bias)
+    weights = classifier.astype(np.float64).T
+    return lambda block: (scale * (block.astype(np.float64) @ weights) + bias).astype(np.float32)
 
 
 def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:

@@ -1,5 +1,8 @@
 """Checkpoints with point sets are evaluated by their own similarity, as double loops over points in float64."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +15,10 @@ from clipib.models.checkpoint import save_checkpoint
 from clipib.models.head import make_head
 from clipib.models.load import load_model
 from clipib.scoring.wpse import BANDWIDTH, embed_point_sets
+from clipib.tasks import scores as own_scores
 from clipib.tasks.embed import embed
 from clipib.tasks.retrieve import retrieve
-from clipib.tasks.scores import score_matrix
+from clipib.tasks.scores import own_features, rank, score_matrix
 from clipib.tasks.search import search
 from clipib.tasks.zeroshot import build_classifier, zeroshot
 
@@ -137,12 +141,50 @@ def test_equal_items_tie_whatever_the_block(pointed):
     assert np.array_equal(scores[:, :40], scores[:, 40:])
 
 
+@pytest.mark.parametrize("side", [1, 10, 64])
+def test_tiles_change_no_score(pointed, monkeypatch, side):
+    model, _ = pointed
+    images, texts = rows_of(model, load_dataset(WORLD))
+    texts = np.concatenate([texts, texts])
+    whole = score_matrix(model, images, texts)
+    monkeypatch.setattr(own_scores, "POINTS_A_SIDE", side)
+    monkeypatch.setattr(own_scores, "POINTS_AT_ONCE", side)
+    tiled = score_matrix(model, images, texts)
+    assert np.array_equal(tiled[:, :40], tiled[:, 40:])  # twins tie across tiles
+    assert np.allclose(tiled, whole, rtol=2**-23, atol=0)  # float64 rounded once: the neighbouring float32 at most
+
+
+@pytest.mark.parametrize("points", [1, 3])
+def test_a_prepared_item_does_not_depend_on_its_block(monkeypatch, points):
+    """A product of one row takes another path than one of many, and differs in float32."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.cat([torch.randn(61, points, 64, generator=generator), torch.ones(61, points, 1)], dim=-1)
+    rows[..., :-1] /= rows[..., :-1].norm(dim=-1, keepdim=True)
+    model = SimpleNamespace(similarity="wpse")
+    whole = own_features(model, rows.numpy())
+    for size in (1, 7, 12):
+        monkeypatch.setattr(own_scores, "POINTS_AT_ONCE", size)
+        parts = own_features(model, rows.numpy())
+        assert torch.equal(parts.points, whole.points) and parts.points.dtype == torch.float32
+
+
+def test_the_scale_makes_no_ties_of_cosines():
+    """Eight scores next to each other in float64, which times 1.34 would be six."""
+    images = np.tile(np.float32([1, 2**-20]), (8, 1))
+    texts = np.float32([[0.75, k * 2**-33] for k in range(8)])
+    model = SimpleNamespace(similarity="cosine", logit_scale=1.34)
+    ranks = rank(model, images, texts, np.arange(8))
+    assert ranks.image_to_text.tolist() == [7, 6, 5, 4, 3, 2, 1, 0] and not ranks.tied_images.any()
+
+
 def test_search_ranks_by_the_own_score_with_an_index_too(pointed, tmp_path):
     model, folder = pointed
     options = {"cache_dir": tmp_path / "c"}
     embed(str(folder), WORLD, index="hnsw", out=tmp_path / "e", **options)
     written = np.load(tmp_path / "e/images.npy")
     assert written.shape == (40, 3, 65)
+    about = json.loads((tmp_path / "e/features.json").read_text())
+    assert (about["layout"], about["similarity"]) == ("points", model.similarity)
     query = embed_texts(model, ["the red seven"], store=None).array
     best = np.argsort(-score_matrix(model, written, query)[:, 0], kind="stable")[:5]
     ids = load_dataset(WORLD).images.ids
