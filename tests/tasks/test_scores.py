@@ -9,8 +9,10 @@ import torch
 from reference.contrasts import naive_kme, naive_wpse
 
 from clipib.data.load import load_dataset
+from clipib.data.prompts import class_prompts
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
+from clipib.errors import UserError
 from clipib.models.checkpoint import save_checkpoint
 from clipib.models.head import make_head
 from clipib.models.load import load_model
@@ -112,6 +114,28 @@ def test_with_one_prompt_mean_and_union_are_the_same(pointed, tmp_path):
     union, mean = (zeroshot(str(folder), LABELS, prompt_pooling=p, **options).rows for p in ("union", "mean"))
     assert [r.value for r in union] == [r.value for r in mean]
     assert {r.params.partition(";")[0] for r in mean} == {"prompt_pooling=mean", "images=ungreyed"}
+
+
+def test_mean_pools_point_by_point(pointed):
+    model, _ = pointed
+    dataset = load_dataset(LABELS)
+    dataset = dataset.changed(templates=dataset.templates[:3])
+    mean, _ = build_classifier(model, dataset, store=None, pooling="mean")
+    assert mean.shape == (len(dataset.classnames), 3, 65)
+    for name, row in zip(dataset.classnames, mean, strict=True):
+        prompts = class_prompts((name,), dataset.templates)
+        parts = embed_texts(model, prompts, store=None).array.astype(np.float64)
+        for i in range(3):
+            total = sum(part[i, :-1] for part in parts)
+            assert np.abs(row[i, :-1] - total / np.linalg.norm(total)).max() < 1e-6  # rounding of float32
+            assert row[i, -1] == pytest.approx(sum(part[i, -1] for part in parts) / 3, abs=1e-6)
+
+
+def test_an_unknown_pooling_is_refused_with_the_nearest(checkpoint, tmp_path):
+    with pytest.raises(UserError) as error:
+        zeroshot(str(checkpoint), LABELS, prompt_pooling="unoin", out=tmp_path / "z")
+    assert "unoin" in error.value.message and "union" in f"{error.value.message} {error.value.hint}"
+    assert not (tmp_path / "z").exists()
 
 
 def test_union_of_a_plain_checkpoint_is_the_log_mean_exp_of_its_prompts(checkpoint):
