@@ -117,13 +117,18 @@ class Run(NamedTuple):
     steps: int
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--setting", choices=SETTINGS, default="small")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+def parse_options(about: str, settings: dict, results: Path) -> argparse.Namespace:
+    """The command line that the studies share."""
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("--setting", choices=settings, default="small")
+    parser.add_argument("--results", type=Path, default=results)
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     parser.add_argument("--table", action="store_true", help="print the tables of the rows that are there")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_options(__doc__, SETTINGS, RESULTS)
     if options.table:
         print_tables(options.results, options.setting)
         return

@@ -9,7 +9,6 @@ Finished runs are skipped; `--table` prints what docs/losses.md shows.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from study_losses import RECIPES, do, print_table, read_rows, train_once
+from study_losses import RECIPES, do, parse_options, print_table, read_rows, train_once
 
 from clipib.data.load import load_dataset
 from clipib.data.prompts import class_prompts
@@ -63,12 +62,7 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--setting", choices=SETTINGS, default="small")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
-    parser.add_argument("--table", action="store_true", help="print the tables of the rows that are there")
-    options = parser.parse_args()
+    options = parse_options(__doc__, SETTINGS, RESULTS)
     if options.table:
         print_tables(options.results, options.setting)
         return
