@@ -180,16 +180,8 @@ def make_head(
 
 @torch.no_grad()
 def embedding_width(model: Model) -> int:
-    """D, from one short text."""
-    return model.encode_texts(model.tokenize(["a"])).shape[-1] if model.head is None else _width_without_head(model)
-
-
-def _width_without_head(model: Model) -> int:
-    head, model.head = model.head, None
-    try:
-        return embedding_width(model)
-    finally:
-        model.head = head
+    """D of the towers' embedding, from one short text."""
+    return model.embed_texts(model.tokenize(["a"]), hidden=True).features.shape[-1]
 
 
 def save_head(head: Head, folder: Path) -> None:

@@ -40,34 +40,34 @@ def head_for(
         UserError: when a tower has no tokens, or the model's own points are others than those asked for.
     """
     before = model.head
-    has_bias = model.logit_bias is not None
-    needs_new_bias = loss.needs_bias and not has_bias
-    if loss.needs_points and before is not None and before.similarity == loss.similarity_name:
-        own = before.config
-        for flag, asked, is_ in (("--points", points, own["points"]), ("--point-pooling", pooling, own["pooling"])):
-            if asked is not None and asked != is_:
-                hint = f"Leave {flag} out, or start from a checkpoint without points."
-                raise UserError(f"The checkpoint has a point head with {flag} {is_}, not {asked}.", hint=hint)
-        if not needs_new_bias:
-            return before
-    if model.has_points:
-        if loss.needs_points and before.similarity == loss.similarity_name:
-            return _with_bias(before, model)
-        progress.warn(f"the checkpoint's points for {before.similarity} are dropped: the loss compares otherwise")
     keeps_bias = before is not None and before.logit_bias is not None
-    if not loss.needs_points and not needs_new_bias and not keeps_bias:
+    bias = keeps_bias or (loss.needs_bias and model.logit_bias is None)
+    if loss.needs_points and model.has_points and before.similarity == loss.similarity_name:
+        _check_own_points(before, points, pooling)
+        return before if bias == keeps_bias else _with_bias(before, model)
+    if model.has_points:
+        progress.warn(f"the checkpoint's points for {before.similarity} are dropped: the loss compares otherwise")
+    if not (loss.needs_points or bias):
         return None
     head = make_head(
         model,
         similarity=loss.similarity_name if loss.needs_points else "",
         points=points or DEFAULT_POINTS,
         pooling=pooling or POINT_POOLINGS[0],
-        bias=needs_new_bias or keeps_bias,
+        bias=bias,
         seed=seed,
     )
     if keeps_bias:
         head.start_bias(float(before.logit_bias.detach()))
     return head
+
+
+def _check_own_points(head: Head, points: int | None, pooling: str | None) -> None:
+    own = head.config
+    for flag, asked, is_ in (("--points", points, own["points"]), ("--point-pooling", pooling, own["pooling"])):
+        if asked is not None and asked != is_:
+            hint = f"Leave {flag} out, or start from a checkpoint without points."
+            raise UserError(f"The checkpoint has a point head with {flag} {is_}, not {asked}.", hint=hint)
 
 
 def _with_bias(head: Head, model: Model) -> Head:
