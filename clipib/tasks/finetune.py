@@ -200,9 +200,8 @@ def finetune(
         progress.say(f"loading {source.name}")
         trained = load_model(source, device=device, preprocess=preprocess, seed=seed)
         trained.precision = ("amp" if trained.device.type == "cuda" else "fp32") if precision == "auto" else precision
-        run = RunContext(
-            "finetune", replace(trained), "strict", seed
-        )  # rows of the start are those of the model as it was
+        # A copy: rows of the start are those of the model as it was, before it got a head.
+        run = RunContext("finetune", replace(trained), "strict", seed)
         trained.head = head_for(trained, composed, points=points, pooling=point_pooling, seed=seed, progress=progress)
         lock_towers(trained, lock)
         identity = {
