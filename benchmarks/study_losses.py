@@ -7,9 +7,10 @@ they are there. `--table` prints what docs/losses.md shows.
 
 Penalties fine-tune: every penalised run goes on from the clip run of its seed for half as many steps, beside
 `clip-longer`, which goes on without one. From random weights `distance` holds learning up (trial runs of 300 steps, one
-object, validation recall at 10: clip 0.49; distance at weights of 0.03, 0.1, 0.3: 0.21, 0.16, 0.06).
+object, validation recall at 10: clip 0.49; distance at weights of 0.03, 0.1, 0.3: 0.21, 0.16, 0.06). `kme-from-clip`
+and `wpse-from-clip` go on in the same way from a clip run as wide as one of their points.
 
-Tuned alike, in short runs with one object on a seed that is not reported: every loss at three peak rates, every penalty
+Tuned alike, in short runs with one object on a seed that is not reported: every loss at four peak rates, every penalty
 at three weights, chosen by the mean of validation recall at 10; see `trials` and `choose`.
 """
 
@@ -49,7 +50,10 @@ from clipib.training.loop import fit
 
 RESULTS = Path(__file__).parent / "results" / "study_losses.csv"
 TUNING_SEED = 0
-RATES, WEIGHTS = (2e-4, 5e-4, 1e-3), (0.03, 0.1, 0.3)
+RATES, WEIGHTS = (1e-4, 2e-4, 5e-4, 1e-3), (0.03, 0.1, 0.3)
+BASE_RATE = (
+    5e-4  # the best of clip's trials; of the clip runs that others go on from, and of what goes on without points
+)
 ATTRIBUTES = ("digit", "color", "place")
 
 
@@ -74,6 +78,8 @@ RECIPES = {
     "shuffle-logdet": Recipe("cibr", penalty="shuffle-logdet", goes_on=True),
     "kme": Recipe("kme"),
     "wpse": Recipe("wpse"),
+    "kme-from-clip": Recipe("kme", goes_on=True),
+    "wpse-from-clip": Recipe("wpse", goes_on=True),
 }
 POINTS = ("kme", "wpse")
 SWEEP = {8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8)}  # floats a sample: points, width
@@ -98,7 +104,7 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "small": Setting((12, 12), 16, 128, 100, (1,), ("clip", "cibr-logdet", "kme"), (), 0),
-    "full": Setting((1000, 2000), 64, 40_000, 1000, (1, 2, 3), tuple(RECIPES), (8, 16, 32), 300),
+    "full": Setting((400, 800), 64, 40_000, 1000, (1, 2, 3), tuple(RECIPES), (8, 16, 32), 300),
 }
 
 
@@ -139,60 +145,67 @@ def main() -> None:
 
 
 def trials(name: str) -> list[Run]:
-    """Three rates for every loss from random weights; three weights for every penalty, and none for `clip-longer`."""
+    """Four rates for every loss; three weights for every penalty, and none for `clip-longer`."""
     steps, runs = SETTINGS[name].tuning_steps, []
     for recipe in SETTINGS[name].recipes:
-        points, width = SWEEP[64] if recipe in POINTS else (1, 64)
-        if not RECIPES[recipe].goes_on:
+        if not RECIPES[recipe].goes_on or RECIPES[recipe].loss in POINTS:
             pairs = [(rate, 0.0) for rate in RATES]
         elif recipe.startswith("shuffle"):
             pairs = []
         else:
-            pairs = [(RATES[1], weight) for weight in (WEIGHTS if RECIPES[recipe].penalty else (0.0,))]
-        for pair in pairs:
-            its_steps = steps // 2 if RECIPES[recipe].goes_on else steps
-            runs.append(Run(name, "trial", recipe, 1, points, width, TUNING_SEED, *pair, its_steps))
+            pairs = [(BASE_RATE, weight) for weight in (WEIGHTS if RECIPES[recipe].penalty else (0.0,))]
+        runs += [
+            Run(name, "trial", recipe, 1, *size_of(recipe, 64), TUNING_SEED, *p, length(recipe, steps)) for p in pairs
+        ]
     return runs
+
+
+def size_of(recipe: str, floats: int) -> tuple[int, int]:
+    """Points and width at a number of floats a sample."""
+    return SWEEP[floats] if RECIPES[recipe].loss in POINTS else (1, floats)
+
+
+def length(recipe: str, steps: int) -> int:
+    return steps // 2 if RECIPES[recipe].goes_on else steps
 
 
 def choose(name: str, results: Path) -> dict[str, tuple[float, float]]:
     """(rate, weight) of every recipe.
 
-    The rate with the best mean validation recall at 10. What goes on from clip takes its rate, and of the weights the
-    largest that costs at most a hundredth of the recall of `clip-longer`, so that penalties are compared where they do
-    something; where all cost more, the smallest. Controls take the weight of what they control.
+    The rate with the best mean validation recall at 10. Of the weights of a penalty the largest that costs at most a
+    hundredth of the recall of `clip-longer`, so that penalties are compared where they do something; where all cost
+    more, the smallest. Controls take the weight of what they control.
     """
     found: dict[str, dict[tuple[float, float], float]] = {}
     for row in read_rows(results):
         if row["setting"] == name and row["stage"] == "trial" and row["metric"] == "val_recall@10":
             found.setdefault(row["recipe"], {})[float(row["rate"]), float(row["weight"])] = float(row["value"])
-    rate_of_clip = max(found["clip"], key=found["clip"].get)[0] if "clip" in found else RATES[1]
-    base, chosen = found.get("clip-longer", {}).get((RATES[1], 0.0), 0.0), {}
+    base, chosen = found.get("clip-longer", {}).get((BASE_RATE, 0.0), 0.0), {}
     for recipe in SETTINGS[name].recipes:
         tried = found.get(recipe.replace("shuffle-", "cibr-"), {})
-        if not RECIPES[recipe].goes_on:
-            chosen[recipe] = max(tried, key=tried.get) if tried else (RATES[1], 0.0)
-        elif not RECIPES[recipe].penalty:
-            chosen[recipe] = rate_of_clip, 0.0
+        if not RECIPES[recipe].penalty:
+            chosen[recipe] = max(tried, key=tried.get) if tried else (BASE_RATE, 0.0)
         else:
             free = [weight for (_, weight), recall in tried.items() if recall >= base - 0.01]
-            chosen[recipe] = rate_of_clip, max(free) if free else min(WEIGHTS) if tried else WEIGHTS[1]
+            chosen[recipe] = BASE_RATE, max(free) if free else min(WEIGHTS) if tried else WEIGHTS[1]
     return chosen
 
 
 def plan(name: str, results: Path) -> list[Run]:
     """Seeds outermost, two objects first, so that what is there after a cut is of use."""
     setting, chosen, runs = SETTINGS[name], choose(name, results), []
+
+    def add(seed: int, recipe: str, objects: int, floats: int) -> None:
+        steps = length(recipe, setting.steps[objects - 1])
+        runs.append(Run(name, "study", recipe, objects, *size_of(recipe, floats), seed, *chosen[recipe], steps))
+
     for seed in setting.seeds:
-        for objects in (2, 1):
-            for recipe in setting.recipes:
-                points, width = SWEEP[64] if recipe in POINTS else (1, 64)
-                steps = setting.steps[objects - 1] // (2 if RECIPES[recipe].goes_on else 1)
-                runs.append(Run(name, "study", recipe, objects, points, width, seed, *chosen[recipe], steps))
         for floats in setting.sweep:
             for recipe in ("clip", *POINTS):
-                points, width = SWEEP[floats] if recipe in POINTS else (1, floats)
-                runs.append(Run(name, "study", recipe, 2, points, width, seed, *chosen[recipe], setting.steps[1]))
+                add(seed, recipe, 2, floats)
+        for objects in (2, 1):
+            for recipe in setting.recipes:
+                add(seed, recipe, objects, 64)
     return runs
 
 
@@ -242,6 +255,8 @@ def measure(run: Run) -> dict[str, float]:
     found = train_once(
         model, train, loss, steps=run.steps, batch_size=setting.batch_size, lr=run.rate, head_lr=run.rate, seed=run.seed
     )
+    if run.recipe == "clip" and run.rate == BASE_RATE:
+        keep_clip(run, run.steps, model)
     if run.stage == "trial":
         return found | {"val_recall@10": np.mean(list(recalls(model, f"{world}+split=val+n=500", (10,)).values()))}
     found |= recalls(model, f"{world}+split=test+n={setting.test}", (1, 10), truth=True)
@@ -253,18 +268,26 @@ def measure(run: Run) -> dict[str, float]:
 
 
 def clip_weights(run: Run) -> dict[str, torch.Tensor]:
-    """What clip ends at with the seed and rate of a run and twice its steps; trained once, kept as a temporary file."""
-    setting = SETTINGS[run.setting]
-    name = f"{run.setting}-{run.objects}-{run.width}-{run.seed}-{run.rate}-{2 * run.steps}-{setting.batch_size}.pt"
-    file = Path(tempfile.gettempdir()) / "clipib-study-losses" / name
-    if not file.exists():
-        file.parent.mkdir(exist_ok=True)
+    """What clip ends at with the seed and width of a run after twice its steps."""
+    steps = 2 * run.steps
+    if not clip_file(run, steps).exists():
+        setting, model = SETTINGS[run.setting], tiny_of_width(run.width, seed=run.seed)
         world = f"digitworld:objects={run.objects}+split=train+n={setting.images}+seed={run.seed}"
-        model = tiny_of_width(run.width, seed=run.seed)
-        options = {"batch_size": setting.batch_size, "lr": run.rate, "head_lr": run.rate, "seed": run.seed}
-        train_once(model, load_dataset(world), make_loss("clip"), steps=2 * run.steps, **options)
-        write_aside(file, lambda f: torch.save(model.module.state_dict(), f))
-    return torch.load(file, weights_only=True)
+        options = {"batch_size": setting.batch_size, "lr": BASE_RATE, "head_lr": BASE_RATE, "seed": run.seed}
+        train_once(model, load_dataset(world), make_loss("clip"), steps=steps, **options)
+        keep_clip(run, steps, model)
+    return torch.load(clip_file(run, steps), weights_only=True)
+
+
+def keep_clip(run: Run, steps: int, model: Model) -> None:
+    write_aside(clip_file(run, steps), lambda f: torch.save(model.module.state_dict(), f))
+
+
+def clip_file(run: Run, steps: int) -> Path:
+    """A temporary file: the weights of a clip run that others go on from."""
+    folder = Path(tempfile.gettempdir()) / "clipib-study-losses"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{run.setting}-{run.objects}-{run.width}-{run.seed}-{steps}.pt"
 
 
 def train_once(
