@@ -1,0 +1,1 @@
+"""Estimators of information, pointwise mutual information and geometry: pure functions on tensors, in nats."""
