@@ -19,7 +19,6 @@ class Agreement(NamedTuple):
     """
 
     pearson: float
-    spearman: float
     slope: float
     calibration_slope: float
     constant_nats: float
@@ -41,8 +40,6 @@ def agreement(scores: np.ndarray, truth: np.ndarray, *, constant: float | None =
         >>> round(found.pearson, 6), round(float(found.slope), 6), round(found.rmse_nats, 4)
         (1.0, 2.0, 1.5811)
     """
-    from scipy.stats import spearmanr
-
     s, t = np.asarray(scores, np.float64), np.asarray(truth, np.float64)
     if s.std() < 1e-12 or t.std() < 1e-12:
         raise ValueError("all scores, or all values of PMI, are equal")
@@ -51,9 +48,15 @@ def agreement(scores: np.ndarray, truth: np.ndarray, *, constant: float | None =
     free = d.mean() if constant is None else constant
     rmse = math.sqrt(float(((d - free) ** 2).mean()))
     pearson = covariance / float(s.std() * t.std())
-    spearman = float(spearmanr(s, t).statistic)
     slopes = covariance / float(t.var()), covariance / float(s.var())
-    return Agreement(pearson, spearman, *slopes, float(d.mean()), rmse)
+    return Agreement(pearson, *slopes, float(d.mean()), rmse)
+
+
+def rank_correlation(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Spearman's correlation of scores and PMI (n,); ties share their mean rank."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(scores, truth).statistic)
 
 
 class Parts(NamedTuple):
