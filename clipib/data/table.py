@@ -6,8 +6,9 @@ import ast
 import csv
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,6 +120,49 @@ def load_table(
         groups=groups,
         notes=tuple(notes),
     )
+
+
+class TableRows(NamedTuple):
+    """Rows of a table as `load_table` reads them, with all of their columns.
+
+    image_ids: (R,) the id of each row's image. captions: (R,) the texts of each row, none where no column has any.
+    cells: column -> (R,) what stands there; `values` gives it as texts.
+    """
+
+    image_ids: list[str]
+    captions: list[tuple[str, ...]]
+    cells: dict[str, list[Any]]
+
+    def values(self, column: str) -> list[str]:
+        """(R,) the cells of one column, "" where they are blank."""
+        return ["" if _is_missing(cell) else str(cell).strip() for cell in self.cells[column]]
+
+
+def read_rows(
+    path: str | Path, *, split: str = "", image_column: str = "", caption_column: str = "", separator: str = ""
+) -> TableRows:
+    """What a table says of its images and captions beyond what a `Dataset` has room for.
+
+    Args:
+        split: the rows to take where the table has a split column; "" takes all.
+        image_column, caption_column, separator: as they were given to `load_table`.
+
+    Raises:
+        UserError: as `load_table`.
+    """
+    file = Path(path).expanduser()
+    columns, _ = _read_columns(file, separator)
+    image = _find_column("image", columns, image_column, file)
+    if not image:
+        raise _missing_column("image", columns, file)
+    caption = _find_column("caption", columns, caption_column, file)
+    rows = _rows_of_split(columns, _find_column("split", columns, "", file) if split else "", split, file)
+    if not rows:
+        raise UserError(f"'{path}' has no rows.")
+    images, image_of_row = _collect_images([columns[image][r] for r in rows], file)
+    captions = [tuple(str(t).strip() for t in _texts(columns[caption][r])) if caption else () for r in rows]
+    cells = {name: [column[r] for r in rows] for name, column in columns.items()}
+    return TableRows([images.ids[i] for i in image_of_row], captions, cells)
 
 
 def table_splits(path: str | Path, *, separator: str = "") -> tuple[str, ...]:
@@ -306,7 +350,7 @@ def _labels(
             hint="Give each image a label, or remove the rows.",
         )
     names = [str(c).strip() for c in cells]
-    distinct = sorted(set(names), key=int) if all(n.isdecimal() for n in names) else sorted(set(names))
+    distinct = sorted_values(names)
     label_of = {}
     for image, label in zip(image_of_row, names, strict=True):
         if label_of.setdefault(image, label) != label:
@@ -314,6 +358,12 @@ def _labels(
     index = {c: i for i, c in enumerate(distinct)}
     labels = np.array([index[label_of[i]] for i in range(len(ids))])
     return labels, tuple(c.replace("_", " ") for c in distinct)
+
+
+def sorted_values(values: Iterable[str]) -> list[str]:
+    """The distinct ones in order, whole numbers as numbers."""
+    distinct = set(values)
+    return sorted(distinct, key=lambda v: (int(v), v)) if all(v.isdecimal() for v in distinct) else sorted(distinct)
 
 
 def caption_pairs(cells: list[Any], image_of_row: list[int], source: object) -> tuple[tuple[str, ...], np.ndarray]:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from clipib.data.table import load_table
+from clipib.data.table import load_table, read_rows, sorted_values
 from clipib.errors import UserError
 
 
@@ -133,3 +133,33 @@ def test_files_that_are_not_what_they_say(images, name, content, message):
 def test_trailing_separators_are_no_columns_and_a_caption_may_read_nan(images):
     dataset = load_table(table(images, "image,caption\na.png,nan,\nb.png,7,\n"), split="test")
     assert dataset.captions == ("nan", "7")
+
+
+def test_rows_with_all_columns(images):
+    text = "image,caption,split,camera\n a.png ,\"['x', 'y ']\",test,7\nb.png,z,train,8\na.png,,test,\n"
+    rows = read_rows(table(images, text), split="test")
+    assert rows.image_ids == ["a.png", "a.png"] == [*load_table(images / "t.csv", split="test").images.ids, "a.png"]
+    assert rows.captions == [("x", "y"), ()]
+    assert rows.values("camera") == ["7", ""]
+    assert read_rows(images / "t.csv").values("camera") == ["7", "8", ""]
+
+
+def test_rows_of_parquet_with_image_bytes(images):
+    cells = [{"bytes": (images / name).read_bytes(), "path": name} for name in ("a.png", "b.png")]
+    pd.DataFrame({"photo": cells, "weight": [1.5, None]}).to_parquet(images / "t.parquet")
+    rows = read_rows(images / "t.parquet", image_column="photo")
+    assert rows.image_ids == load_table(images / "t.parquet", split="", image_column="photo").images.ids
+    assert rows.values("weight") == ["1.5", ""] and rows.captions == [(), ()]
+
+
+def test_rows_need_an_image_column_and_rows(images):
+    with pytest.raises(UserError, match="no image column: it has 'camera'"):
+        read_rows(table(images, "camera\n7\n"))
+    with pytest.raises(UserError, match="has no rows"):
+        read_rows(table(images, "image,camera\n"))
+
+
+def test_whole_numbers_are_sorted_as_numbers():
+    assert sorted_values(["10", "9", "9"]) == ["9", "10"]
+    assert sorted_values(["10", "9", "x"]) == ["10", "9", "x"]
+    assert sorted_values(["1", "01"]) == ["01", "1"]

@@ -179,6 +179,7 @@ def shared_information(objects: int = 1) -> float:
     return _information(meaning_given_shown(), _product(PRIOR["digit"], color), objects)
 
 
+@cache
 def attribute_information(objects: int = 1) -> float:
     """I(true attributes of all objects; caption) in nats: the shared information if nothing were ever grey."""
     return _information(meaning_given_latent(), _product(PRIOR["digit"], PRIOR["color"]), objects)
