@@ -36,7 +36,7 @@ def root(
     """
 
 
-from clipib.cli import cache, catalog, data, demo, embed, finetune, retrieve, search, zeroshot  # noqa: E402
+from clipib.cli import cache, catalog, data, demo, embed, finetune, pmi_probe, retrieve, search, zeroshot  # noqa: E402
 
-for _module in (demo, finetune, zeroshot, retrieve, embed, search, catalog, data, cache):
+for _module in (demo, finetune, zeroshot, retrieve, pmi_probe, embed, search, catalog, data, cache):
     _module.register(app)

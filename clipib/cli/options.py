@@ -107,6 +107,17 @@ Model = Annotated[
         rich_help_panel="Model",
     ),
 ]
+Models = Annotated[
+    list[str],
+    typer.Option("--model", "-m", help="As for zeroshot; commas or repeated.", rich_help_panel="Model"),
+]
+PairData = Annotated[
+    list[str],
+    typer.Option(
+        "--data", "--datasets", "-d", help="csv:PATH, digitworld, names; commas or repeated.", rich_help_panel=DATA
+    ),
+]
+Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw figures (PNG, SVG).", rich_help_panel=OUTPUT)]
 Pretrained = Annotated[
     str | None,
     typer.Option("--pretrained", help="Tag, weights file, or none for random weights.", rich_help_panel="Model"),

@@ -126,6 +126,15 @@ def print_records(records: Sequence[dict[str, Any]], format_: str, *, title: str
         _print_records(records, format_, title=title)
 
 
+def print_probed(probed: Sequence[Any], format_: str) -> None:
+    """What the numbers say, under their table; machine formats leave it to the report beside the results."""
+    if format_ not in ("table", "md"):
+        return
+    for found in probed:
+        records = [{"test": f.test, "verdict": f.verdict, "what it says": f.words} for f in found.findings]
+        _print_records(records, format_, title=f"{found.dataset}, {found.model}: {found.free}")
+
+
 def _main_metrics(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Of many data sets one table per checkpoint, with the main metric of each."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -107,10 +107,9 @@ def _noticed(report: Report, test: str, found: Estimate, n: int, meaning: str) -
 
 
 def _straight_somewhere(found: Diagnosis) -> bool:
-    """Whether the curve runs at the slope 1 over its upper half: then it is cut off, not mis-scaled."""
-    half = len(found.knots) // 2
-    slope = np.polyfit(found.knots[half:], found.curve[half:], 1)[0]
-    return abs(slope - 1) <= NOTICEABLE
+    """Whether the curve runs at the slope 1 wherever it is not at its floor: then it is cut off, not mis-scaled."""
+    above = found.curve > found.curve.min() + 0.1 * np.ptp(found.curve)
+    return bool(above.sum() > 1) and abs(np.polyfit(found.knots[above], found.curve[above], 1)[0] - 1) <= NOTICEABLE
 
 
 def _gap(report: Report, scores: np.ndarray, truth: np.ndarray, calibrate: np.ndarray, evaluate: np.ndarray) -> None:
