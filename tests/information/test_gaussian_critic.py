@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.covariance import LedoitWolf
+from sklearn.covariance import shrunk_covariance as sklearn_shrunk_covariance
 from torch.distributions import MultivariateNormal
 
 from clipib.information.gaussian import canonical_correlations, gaussian_mi
@@ -63,6 +64,14 @@ def test_with_shrinkage_equals_sklearn_and_torch_densities():
     critic = fit_gaussian_critic(7 * x + 1, 0.01 * y, normal=False)  # the scale of a side does not matter
     assert critic.shrinkage == pytest.approx(fitted.shrinkage_, abs=1e-10)
     torch.testing.assert_close(critic(7 * x + 1, 0.01 * y), expected, atol=1e-8, rtol=0)
+
+
+def test_shrinkage_is_towards_the_mean_variance_as_in_sklearn():
+    centred = 3 * draw(63, 5, 0, 6)[0]
+    centred -= centred.mean(0)
+    sample = centred.numpy().T @ centred.numpy() / 63
+    np.testing.assert_allclose(shrunk_covariance(centred, 0.3)[0], sklearn_shrunk_covariance(sample, 0.3), atol=1e-12)
+    np.testing.assert_allclose(shrunk_covariance(centred, None)[0], LedoitWolf().fit(centred).covariance_, atol=1e-12)
 
 
 def test_canonical_form_is_one():

@@ -74,6 +74,9 @@ def test_gaussian_kernel_equals_sklearn_and_naive_loops():
         square = sum((float(p) - float(q)) ** 2 for p, q in zip(x[i], x[j]))
         assert float(found[i, j]) == pytest.approx(math.exp(-square / (2 * 0.7**2)), abs=1e-12)
     assert bool((found.diagonal() == 1).all())
+    # Half the digits of x - x' are left at this offset; by the form |x|^2 + |x'|^2 - 2 x x' none would be.
+    far = gaussian_gram((x.double() - 100) + 2.0**27, 0.7)
+    torch.testing.assert_close(far, found, atol=1e-6, rtol=0)
 
 
 def test_near_order_1_no_digits_are_lost():
