@@ -105,11 +105,11 @@ def fit_gaussian_critic(
         >>> critic(x[500:], y[500:].exp()).shape
         torch.Size([500, 500])
     """
-    x_side, y_side = _fit_side(x, "x", normal, width), _fit_side(y, "y", normal, width)
-    check_same_items(x, y)
-    joint = torch.cat([x_side(x), y_side(y)], 1)
-    covariance, share = shrunk_covariance(joint, shrinkage)
-    left, rho, right = canonical_form(covariance, x_side.weight.shape[1])
+    x_side, u = _fit_side(x, "x", normal, width)
+    y_side, v = _fit_side(y, "y", normal, width)
+    check_same_items(u, v)
+    covariance, share = shrunk_covariance(torch.cat([u, v], 1), shrinkage)
+    left, rho, right = canonical_form(covariance, u.shape[1])
     return GaussianCritic(
         x_side._replace(weight=x_side.weight @ left), y_side._replace(weight=y_side.weight @ right), rho, share
     )
@@ -152,11 +152,13 @@ def canonical_form(covariance: Tensor, dx: int) -> tuple[Tensor, Tensor, Tensor]
     return left, checked_correlations(rho), right
 
 
-def _fit_side(x: Tensor, name: str, normal: bool, width: int | None) -> GaussianSide:
-    """Normal scores, PCA and one scale; its output has mean 0 and mean variance 1 on `x`."""
+def _fit_side(x: Tensor, name: str, normal: bool, width: int | None) -> tuple[GaussianSide, Tensor]:
+    """Normal scores, PCA and one scale, and what they make of `x`: mean 0 and mean variance 1."""
     centred_features(x, name)
     scores = fit_normal_scores(x) if normal else None
     values = scores(x) if scores else checked_features(x, name)
     mean = values.mean(0)
     directions = principal_directions(values - mean, width)
-    return GaussianSide(scores, mean, directions / ((values - mean) @ directions).square().mean().sqrt())
+    along = (values - mean) @ directions  # (n, p)
+    scale = along.square().mean().sqrt()
+    return GaussianSide(scores, mean, directions / scale), along / scale
