@@ -264,7 +264,7 @@ def _checked(own: Tensor, others: Sequence[Tensor], sigmas: Sequence[float]) -> 
     for sigma in sigmas:
         if not 0 < sigma < float("inf"):
             raise ValueError(f"expected a sigma above 0, got {sigma}")
-    return own.double().cpu(), [x.double().cpu() for x in others]
+    return own.detach().double().cpu(), [x.detach().double().cpu() for x in others]
 
 
 def _check_rows(fit_rows: Tensor, evaluate_rows: Tensor, n: int) -> None:
