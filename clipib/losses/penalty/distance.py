@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clipib.information.conditional import trace_bound
 from clipib.losses.penalty.channel import check_sigma, noise_variance, paired_embeddings
 from clipib.losses.terms import LossTerms, Paired
 
@@ -55,7 +56,7 @@ class DistancePenalty:
             ValueError: when the embeddings differ in shape.
         """
         image, text = paired_embeddings(paired)
-        total = (image - text).square().sum(-1).mean() / (2 * noise_variance(self.sigma, logit_scale))
+        total = trace_bound(image, text, noise_variance(self.sigma, logit_scale))
         return LossTerms(total, {"loss_penalty_nats": total.detach()})
 
     def state_dict(self) -> dict[str, Any]:

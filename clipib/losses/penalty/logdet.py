@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from clipib.information.conditional import RIDGE, LinearGaussian, fit_linear_gaussian, linear_gaussian_bound
 from clipib.losses.penalty.channel import check_sigma, no_autocast, noise_variance, paired_embeddings
 from clipib.losses.terms import LossTerms, Paired
 
 MOMENTUM = 0.99  # a memory of 100 steps, as good as 199 batches of equal weight
-RIDGE = 1e-3  # of 1 / D, the mean second moment of a coordinate on unit-norm embeddings
-
-
-class LinearGaussian(NamedTuple):
-    """q(z | z') = N(weight z' + bias, covariance); (D, D), (D,), (D, D), float64, without gradient."""
-
-    weight: Tensor
-    bias: Tensor
-    covariance: Tensor
 
 
 class LogdetPenalty:
@@ -133,53 +125,6 @@ def fit_both(mean: Tensor, second: Tensor, variance: Tensor) -> tuple[LinearGaus
     covariance = second - torch.outer(mean, mean)
     swapped = torch.cat([torch.arange(width, 2 * width), torch.arange(width)]).to(mean.device)
     return (
-        fit_linear_gaussian(mean, covariance, variance),
-        fit_linear_gaussian(mean[swapped], covariance[swapped][:, swapped], variance),
+        fit_linear_gaussian(mean, covariance, variance, ridge=RIDGE),
+        fit_linear_gaussian(mean[swapped], covariance[swapped][:, swapped], variance, ridge=RIDGE),
     )
-
-
-def fit_linear_gaussian(mean: Tensor, covariance: Tensor, variance: Tensor) -> LinearGaussian:
-    """The best q(z | z') = N(W z' + b, C) for given moments of (z, z'), with a ridge that pulls W towards I.
-
-        W = I + Cov(z - z', z') (Cov(z') + ridge I)^-1,   b = E z - W E z',   C = Cov(z - W z') + sigma^2 I
-
-    Args:
-        mean: (2 D,) float64. covariance: (2 D, 2 D) float64.
-        variance: sigma^2.
-    """
-    width = len(mean) // 2
-    eye = torch.eye(width, dtype=mean.dtype, device=mean.device)
-    own, cross, other = covariance[:width, :width], covariance[:width, width:], covariance[width:, width:]
-    ridge = RIDGE / width
-    missing = cross - other  # Cov(z - z', z')
-    step = torch.cholesky_solve(missing.T, _cholesky(other + ridge * eye)).T  # W - I
-    # Cov(d - V z') with d = z - z', V = W - I, and V Cov(z') = missing - ridge V.
-    residual = own - cross - cross.T + other - step @ missing.T - ridge * step @ step.T
-    weight = eye + step
-    residual = (residual + residual.T) / 2 + variance.to(residual) * eye
-    return LinearGaussian(weight, mean[:width] - weight @ mean[width:], residual)
-
-
-def linear_gaussian_bound(z: Tensor, other: Tensor, q: LinearGaussian, variance: Tensor) -> Tensor:
-    """E KL( N(z, sigma^2 I) || N(W z' + b, C) ) over the pairs, in nats.
-
-    Args:
-        z, other: (B, D), row i paired with row i; both receive gradient.
-        q: W, b and C, which must not come from this batch.
-        variance: sigma^2.
-    """
-    width = z.shape[1]
-    factor = _cholesky(q.covariance)
-    eye = torch.eye(width, dtype=factor.dtype, device=factor.device)
-    whitener = torch.linalg.solve_triangular(factor, eye, upper=False)  # C^-1 = whitener^T whitener
-    sigma2 = variance.to(factor)
-    # log det C and D log sigma^2 are thousands at width 512, and their difference some tens: float64.
-    constant = 2 * factor.diagonal().log().sum() - width * sigma2.log() + sigma2 * whitener.square().sum() - width
-    residual = z - other @ q.weight.T.to(z) - q.bias.to(z)
-    return ((residual @ whitener.T.to(z)).square().sum(-1).mean() + constant.to(z)) / 2
-
-
-def _cholesky(matrix: Tensor) -> Tensor:
-    """The lower factor, or NaN where there is none: the training loop then stops with the name of the term."""
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    return torch.where(info == 0, factor, torch.nan)
