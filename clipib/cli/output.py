@@ -132,7 +132,7 @@ def print_probed(probed: Sequence[Any], format_: str) -> None:
         return
     for found in probed:
         records = [{"test": f.test, "verdict": f.verdict, "what it says": f.words} for f in found.findings]
-        _print_records(records, format_, title=f"{found.dataset}, {found.model}: {found.free}")
+        _print_records(records, format_, title=f"{found.dataset}, {found.model}: {found.about}")
 
 
 def _main_metrics(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
