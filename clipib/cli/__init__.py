@@ -36,7 +36,19 @@ def root(
     """
 
 
-from clipib.cli import cache, catalog, data, demo, embed, finetune, pmi_probe, retrieve, search, zeroshot  # noqa: E402
+from clipib.cli import (  # noqa: E402
+    cache,
+    catalog,
+    data,
+    demo,
+    embed,
+    finetune,
+    ib_analyze,
+    pmi_probe,
+    retrieve,
+    search,
+    zeroshot,
+)
 
-for _module in (demo, finetune, zeroshot, retrieve, pmi_probe, embed, search, catalog, data, cache):
+for _module in (demo, finetune, zeroshot, retrieve, pmi_probe, ib_analyze, embed, search, catalog, data, cache):
     _module.register(app)
