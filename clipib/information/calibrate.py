@@ -74,6 +74,41 @@ def _tilted(table: ScoreTable, alpha: float) -> _Tilted:
     return _Tilted(positive / n, mean, variance, float(sums[0].log()) + largest - math.log(count))
 
 
+def best_ranking_scale(scores: Tensor | ScoreTable, *, steps: int = 40, tolerance: float = 1e-5) -> float:
+    """alpha that maximises how well alpha s picks the image of every text among all N images.
+
+        mean_j [ alpha s_jj - log sum_i e^(alpha s_ij) ]
+
+    Blind to what is added per text, such as the dependence of two pooled texts on each other. Concave; 1 at
+    s = PMI + b(y). At most 64.
+    """
+    table = as_table(scores).hold()
+    low, high, alpha = 0.0, LARGEST_SCALE, 1.0
+    for _ in range(steps):
+        slope, curvature = _ranking_slope(table, alpha)
+        low, high = (alpha, high) if slope > 0 else (low, alpha)
+        proposed = alpha + slope / max(curvature, 1e-12)
+        proposed = proposed if low < proposed < high else (low + high) / 2
+        if abs(proposed - alpha) < tolerance * max(1.0, alpha):
+            return proposed
+        alpha = proposed
+    return alpha
+
+
+def _ranking_slope(table: ScoreTable, alpha: float) -> tuple[float, float]:
+    """First derivative of the objective, and minus the second: means over texts of E and Var under the softmax."""
+    m = table.shape[1]
+    log_sums = torch.full((m,), -torch.inf, dtype=torch.float64)
+    for _, s, _ in table.blocks():
+        log_sums = torch.logaddexp(log_sums, (alpha * s).logsumexp(0))
+    own_scores, first, second = torch.empty(m).double(), torch.zeros(m).double(), torch.zeros(m).double()
+    for _, s, own in table.blocks():
+        p = (alpha * s - log_sums).exp_()
+        first, second = first + (p * s).sum(0), second + (p * s * s).sum(0)
+        own_scores[own.nonzero()[:, 1]] = s[own]
+    return float((own_scores - first).mean()), float((second - first**2).mean())
+
+
 class Offsets(NamedTuple):
     """images: (N,) a(x). texts: (M,) b(y), so that s + a + b is normalised. error: how far the last step moved a(x)."""
 

@@ -116,7 +116,7 @@ def diagnose(scores: np.ndarray, truth: np.ndarray, *, rounds: int = 30) -> Diag
         rest = s - fitted
         a = rest.mean(1) - rest.mean()
         b = rest.mean(0) - rest.mean()
-        if before is not None and np.abs(curve - before).max() < 1e-6:
+        if before is not None and np.abs(curve - before).max() < 1e-4:
             break
     noise = s - fitted - a[:, None] - b
     slope = float(np.cov(fitted.ravel(), t.ravel(), bias=True)[0, 1] / t.var())

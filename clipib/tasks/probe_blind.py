@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from clipib.information.bounds import dv, nwj
-from clipib.information.calibrate import best_scale, ratio_calibration, sinkhorn
+from clipib.information.calibrate import best_ranking_scale, best_scale, ratio_calibration, sinkhorn
 from clipib.information.jackknife import (
     Estimate,
     dv_without,
@@ -20,7 +20,7 @@ from clipib.information.jackknife import (
 )
 from clipib.information.norms import TESTABLE, Norms, norms
 from clipib.information.table import ScoreTable, Tally, tally
-from clipib.tasks.measured import NOT_TESTABLE, Report, judge
+from clipib.tasks.measured import NOT_TESTABLE, NOTE, Report, judge
 from clipib.tasks.pairs import Free
 
 REPLICATES = 5  # random choices of one text per image, where images have several
@@ -183,27 +183,26 @@ def _offsets(report: Report, table: ScoreTable, images: Norms) -> None:
 
 
 def probe_pools(report: Report, table: ScoreTable) -> None:
-    """The best scale of the sum of m texts' scores with an image; it stays 1 where they are independent given it."""
+    """The scale at which the summed scores of m texts of an image rank images best.
+
+    It stays 1 where s is PMI and the texts are independent given the image; below, they repeat each other.
+    """
     n = len(table.images)
     order = torch.argsort(table.image_of_text, stable=True)
     counts = torch.bincount(table.image_of_text, minlength=n)
     firsts = counts.cumsum(0) - counts
-    for m in [m for m in (2, 3, 5) if m <= int(counts.min())]:
+    for m in [m for m in (1, 2, 3, 5) if m <= int(counts.min())]:
         chosen = torch.stack([order[firsts + k] for k in range(m)])  # (m, N) texts
 
         def score(rows: torch.Tensor, columns: torch.Tensor, chosen=chosen) -> torch.Tensor:
             return sum(table.score(table.images[rows], table.texts[c[columns]]) for c in chosen)
 
         pooled = ScoreTable(score, torch.arange(n), torch.arange(n), torch.arange(n)).hold()
-        alpha = jackknife_groups(lambda t: best_scale(t, tolerance=1e-4).alpha, pooled, groups=GROUPS // 2)
-        report.add(f"pmi_pool_scale@{m}", alpha, n=n)
+        report.add(f"pmi_pool_scale@{m}", jackknife_groups(best_ranking_scale, pooled, groups=GROUPS // 2), n=n)
     if int(counts.min()) >= 2:
-        last = max(m for m in (2, 3, 5) if m <= int(counts.min()))
-        alpha = report.value(f"pmi_pool_scale@{last}")
-        report.say(
-            "pooled texts", "note", f"summed over {last} texts of an image, scores are most telling at {alpha:.2f} "
-            "times their size; below the best scale of one text, texts repeat each other."
-        )  # fmt: skip
+        one, many = report.value("pmi_pool_scale@1"), report.value(f"pmi_pool_scale@{m}")
+        words = f"summed over {m} texts of an image, scores rank images best at {many:.2f} times their size, those of"
+        report.say("pooled texts", NOTE, f"{words} one text at {one:.2f}: what falls is what texts repeat.")
 
 
 def probe_chain(report: Report, single: torch.Tensor, second: torch.Tensor, joined: torch.Tensor) -> None:
@@ -215,10 +214,8 @@ def probe_chain(report: Report, single: torch.Tensor, second: torch.Tensor, join
     rest = joined - single - second
     share = float(rest.var(0).mean() / joined.var(0).mean())
     report.add("pmi_chain_residual", share, n=rest.shape[1])
-    report.say(
-        "chain", "note", f"{share:.2f} of the variance of a joined text's score is not the sum of its parts' "
-        "(0 for PMI, if joined texts were trained on)."
-    )  # fmt: skip
+    words = f"{share:.2f} of the variance of a joined text's score is not the sum of its parts'"
+    report.say("chain", NOTE, f"{words} (0 for PMI, if joined texts were trained on).")
 
 
 def probe_prior(report: Report, logits: np.ndarray, labels: np.ndarray, *, seed: int, repeats: int = 5) -> None:

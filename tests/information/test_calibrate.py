@@ -6,7 +6,7 @@ import torch
 from reference.information import gaussian_information, gaussian_pairs, gaussian_pmi, pmi_of, random_counts
 
 from clipib.information.bounds import dv
-from clipib.information.calibrate import best_scale, fit_ratio, ratio_calibration, sinkhorn
+from clipib.information.calibrate import best_ranking_scale, best_scale, fit_ratio, ratio_calibration, sinkhorn
 from clipib.information.norms import norms
 from clipib.information.table import as_table, tally
 
@@ -49,29 +49,43 @@ def test_noise_lowers_the_scale_and_backward_scores_get_none():
     assert best_scale(-pmi).alpha == pytest.approx(0, abs=1e-3)
 
 
+def test_ranking_scale_is_blind_to_offsets_per_text():
+    x, y = gaussian_pairs(400, 2, 0.7)
+    pmi = gaussian_pmi(x, y, 0.7)
+    offset = torch.linspace(-3, 3, 400).double()
+    exact = best_ranking_scale(pmi)
+    assert exact == pytest.approx(1, abs=0.15)
+    assert best_ranking_scale(2 * pmi + offset) == pytest.approx(exact / 2, abs=1e-4)
+
+    def value(a):
+        return float((a * pmi).log_softmax(0).diagonal().mean())
+
+    assert value(exact) > max(value(exact + 0.01), value(exact - 0.01))
+
+
 def test_ratio_calibration_passes_pmi_and_fails_others():
-    x, y = gaussian_pairs(1500, 2, 0.7)
+    x, y = gaussian_pairs(900, 2, 0.7)
     pmi = gaussian_pmi(x, y, 0.7)
     good = ratio_calibration(pmi + 5)
-    assert good.p_value > 0.01 and good.nats < 0.12
+    assert good.p_value > 0.01 and good.nats < 0.15
     assert float(good.weight.sum()) == pytest.approx(1)
-    for bad in (2 * pmi, pmi.clamp_min(0), pmi + torch.randn(1500, 1500, generator=torch.Generator().manual_seed(0))):
+    for bad in (2 * pmi, pmi.clamp_min(0), pmi + torch.randn(900, 900, generator=torch.Generator().manual_seed(0))):
         found = ratio_calibration(bad)
         assert found.p_value < 1e-4 and found.nats > good.nats
 
 
 def test_ratio_calibration_keeps_its_promise_on_fresh_draws():
-    p_values = [ratio_calibration(gaussian_pmi(*gaussian_pairs(400, 1, 0.6, s), 0.6)).p_value for s in range(60)]
+    p_values = [ratio_calibration(gaussian_pmi(*gaussian_pairs(250, 1, 0.6, s), 0.6)).p_value for s in range(60)]
     assert sum(p < 0.05 for p in p_values) <= 9  # 3 expected; more than 9 of 60 once in a thousand
 
 
 def test_monotone_map_recovers_a_log_ratio():
-    x, y = gaussian_pairs(4000, 1, 0.8)
+    x, y = gaussian_pairs(2000, 1, 0.8)
     pmi = gaussian_pmi(x, y, 0.8)
-    own = torch.eye(4000, dtype=torch.bool)
+    own = torch.eye(2000, dtype=torch.bool)
     ratio = fit_ratio(pmi[own].exp() * 3, pmi[~own].exp() * 3)
     s = torch.linspace(-1.0, 0.7, 9).double()
-    np.testing.assert_allclose(ratio(s.exp() * 3).numpy(), s.numpy(), atol=0.25)  # 200 bins of 40 pairs: 0.16 each
+    np.testing.assert_allclose(ratio(s.exp() * 3).numpy(), s.numpy(), atol=0.35)  # 200 bins of 20 pairs: 0.22 each
     assert np.all(np.diff(ratio.log_ratios) >= 0)
 
 
