@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipib.information.table import ScoreTable, as_table
 
-LARGEST_SCALE = 64.0
+LARGEST_SCALE = 16.0  # where true pairs outscore all others, any scale is better than the one below
 
 
 class Scale(NamedTuple):
@@ -25,7 +25,7 @@ def best_scale(scores: Tensor | ScoreTable, *, steps: int = 40, tolerance: float
     """alpha that maximises DV(alpha s) = alpha E_P[s] - log E_Q[e^(alpha s)].
 
     Concave in alpha, with E_P[s] = E_Q[s e^(alpha s)] / E_Q[e^(alpha s)] at the maximum: Newton's steps inside a
-    bracket. 1 at s = PMI + c, 1/2 for scores twice too large; noise in s pulls it below 1. At most 64.
+    bracket. 1 at s = PMI + c, 1/2 for scores twice too large; noise in s pulls it below 1. At most 16.
 
     Returns:
         alpha, 0 where true pairs score no higher than others, and the gain over alpha = 1 in nats.
@@ -80,7 +80,7 @@ def best_ranking_scale(scores: Tensor | ScoreTable, *, steps: int = 40, toleranc
         mean_j [ alpha s_jj - log sum_i e^(alpha s_ij) ]
 
     Blind to what is added per text, such as the dependence of two pooled texts on each other. Concave; 1 at
-    s = PMI + b(y). At most 64.
+    s = PMI + b(y). At most 16.
     """
     table = as_table(scores).hold()
     low, high, alpha = 0.0, LARGEST_SCALE, 1.0

@@ -47,7 +47,7 @@ class ScoreTable:
         for start in range(0, n, high):
             rows = slice(start, min(start + high, n))
             scores = self.score(self.images[rows], self.texts).double()
-            if not bool(scores.isfinite().all()):
+            if not bool(scores.sum().isfinite()):
                 raise ValueError(f"a score of images {rows.start} to {rows.stop} is not finite")
             yield rows, scores, self.image_of_text == torch.arange(rows.start, rows.stop)[:, None]
 
@@ -141,6 +141,11 @@ class Tally(NamedTuple):
     def log_mean(self) -> float:
         """log of the mean of exp s over all negatives."""
         return float(self.rows.logsumexp(0)) - float(self.row_counts.sum().log())
+
+    @property
+    def effective_negatives(self) -> float:
+        """(sum w)^2 / sum w^2 with w = e^s: how many negatives the mean of e^s rests on."""
+        return float((2 * self.rows.logsumexp(0) - self.squared_rows.logsumexp(0)).exp())
 
 
 def tally(scores: Tensor | ScoreTable) -> Tally:

@@ -24,7 +24,7 @@ from clipib.tasks.measured import NOT_TESTABLE, NOTE, Report, judge
 from clipib.tasks.pairs import Free
 
 REPLICATES = 5  # random choices of one text per image, where images have several
-SQUARE = 2_000  # images in a table that is computed many times over
+SQUARE, POOLED = 2_000, 1_000  # images in a table that is computed many times over
 GROUPS = 20
 NOTICEABLE = 0.1  # nats
 SHIFTED = "miscalibrated, or the data are not those that it was trained on"
@@ -133,6 +133,11 @@ def _agreement(report: Report, calibrate: list[ScoreTable], evaluate: list[Score
     for name, estimate in found.items():
         report.add(f"shared_{name}_nats", estimate, n=n)
     report.add("shared_ceiling_nats", math.log(n), n=n)
+    size = min(tally(judged).effective_negatives for judged in evaluate)
+    if size < TESTABLE:
+        words = f"the mean of e^s rests on {size:.0f} negatives in effect, {TESTABLE:.0f} are needed"
+        report.say("agreement of bounds", NOT_TESTABLE, f"not testable at this N: {words}.")
+        return
     gap = found["plugin"].value - found["dv"].value
     spread = jackknife(gap, torch.stack(without["plugin"]).mean(0) - torch.stack(without["dv"]).mean(0))
     judge(
@@ -162,7 +167,11 @@ def _scale(report: Report, table: ScoreTable) -> None:
 
 
 def _ratio(report: Report, table: ScoreTable) -> None:
-    found = ratio_calibration(table)
+    try:
+        found = ratio_calibration(table)
+    except ValueError as error:
+        report.say("ratio calibration", NOT_TESTABLE, f"not testable at this N: {error}.")
+        return
     nats = jackknife_groups(lambda t: ratio_calibration(t).nats, table, groups=GROUPS // 2)
     report.add("pmi_ratio_calibration_nats", nats, n=len(table.images), bins=len(found.score))
     judge(
@@ -187,6 +196,7 @@ def probe_pools(report: Report, table: ScoreTable) -> None:
 
     It stays 1 where s is PMI and the texts are independent given the image; below, they repeat each other.
     """
+    table = table.take(torch.arange(min(POOLED, len(table.images))))
     n = len(table.images)
     order = torch.argsort(table.image_of_text, stable=True)
     counts = torch.bincount(table.image_of_text, minlength=n)

@@ -31,7 +31,6 @@ def probe_figures(
 
     chosen = parts[1][:DRAWN]
     square = table.take(chosen).one_text_each(torch.Generator().manual_seed(seed)).hold()
-    calibration = ratio_calibration(square)
     images, texts = norms(tally(table))
     values = np.array([dv(tally(square.map(lambda s, a=a: float(a) * s))) for a in ALPHAS])
     scores = torch.cat([s for _, s, _ in square.blocks()]).numpy()
@@ -44,15 +43,11 @@ def probe_figures(
         slope = report.value("pmi_slope", distribution="Q")
         found["pmi"] = figures.score_against_pmi(s[own], t[own], s[~own], t[~own], slope=slope, title="Score and PMI")
         curves["true PMI"] = np.asarray(double_centred_spectrum(torch.from_numpy(t)))
-    found["calibration"] = figures.ratio_calibration(
-        calibration.score,
-        calibration.predicted,
-        calibration.empirical,
-        calibration.error,
-        calibration.weight,
-        nats=report.value("pmi_ratio_calibration_nats"),
-        title="Density ratio",
-    )
+    if any(m.metric == "pmi_ratio_calibration_nats" for m in report.measures):
+        score, predicted, empirical, error, weight, nats, _ = ratio_calibration(square)
+        found["calibration"] = figures.ratio_calibration(
+            score, predicted, empirical, error, weight, nats=nats, title="Density ratio"
+        )
     found["norms"] = figures.log_norms(
         images.log_norms.numpy(),
         images.band_nats,

@@ -24,8 +24,9 @@ from clipib.information.jackknife import (
 )
 from clipib.information.ksg import ksg_mi
 from clipib.information.matrix_entropy import gaussian_gram, matrix_mi
+from clipib.information.norms import TESTABLE
 from clipib.information.table import ScoreTable, Tally, tally
-from clipib.tasks.measured import NOTE, Report
+from clipib.tasks.measured import NOT_TESTABLE, NOTE, Report
 
 SHARES = (0.5, 0.1, 0.4)  # of the images: to fit, to calibrate, to evaluate
 REPLICATES = 5
@@ -112,6 +113,10 @@ def _own_score(report: Report, table: ScoreTable, split: Split, seed: int) -> _B
     report.add("shared_own_score_nats", own, n=n, critic="own", scale="fitted")
     for name in ("dv", "nwj", "plugin"):
         report.add(f"shared_{name}_nats", _mean(scaled, name), n=n, critic="own", scale="fitted")
+    size = float(np.median([r["negatives"][0] for r in scaled]))
+    if size < TESTABLE:
+        words = f"DV, NWJ and E[s - c] rest on {size:.0f} negatives in effect, {TESTABLE:.0f} are needed: trust InfoNCE"
+        report.say("heavy tails", NOT_TESTABLE, f"not testable at this N: {words}.")
     without = torch.stack([r["infonce"][1] for r in scaled]).mean(0)
     return _Bound(own.value, own.standard_error, without)
 
@@ -126,6 +131,7 @@ def _bounds(square: ScoreTable, c: float) -> dict[str, tuple[float, Tensor]]:
         "dv": (dv(t), dv_without(t)),
         "nwj": (nwj(shifted), nwj_without(shifted)),
         "plugin": (float(t.positives.mean()) - c, mean - c),
+        "negatives": (t.effective_negatives, mean),
     }
 
 
