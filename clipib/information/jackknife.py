@@ -82,6 +82,24 @@ def jackknife_groups(
     return jackknife(statistic(table), torch.tensor([statistic(table.take(k)) for k in kept], dtype=torch.float64))
 
 
+def jackknife_rows(
+    statistic: Callable[..., float], *sides: Tensor, groups: int = 10, most: int = 2_000, seed: int = 0
+) -> Estimate:
+    """Of a statistic of paired rows: one random group of rows left out at a time.
+
+    Args:
+        statistic: takes the sides. sides: (n, ...) each.
+        most: rows that the standard error is found on; beyond, it is taken to fall as 1 / sqrt(n).
+    """
+    n = len(sides[0])
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most]
+    parts = order.chunk(min(groups, len(order)))
+    kept = [torch.cat([p for j, p in enumerate(parts) if j != i]).sort().values for i in range(len(parts))]
+    without = torch.tensor([statistic(*(x[k] for x in sides)) for k in kept], dtype=torch.float64)
+    error = jackknife(0.0, without).standard_error * math.sqrt(len(order) / n)
+    return Estimate(statistic(*sides), error)
+
+
 def means_without(values: Tensor, image_of_text: Tensor, n: int) -> Tensor:
     """(N,) the mean over texts without those of image i, of values (M,)."""
     sums, counts = (torch.zeros(n, dtype=torch.float64).index_add(0, image_of_text, v) for v in _with_ones(values))

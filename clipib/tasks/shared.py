@@ -19,6 +19,7 @@ from clipib.information.jackknife import (
     dv_without,
     info_nce_without,
     jackknife,
+    jackknife_rows,
     means_without,
     nwj_without,
 )
@@ -184,9 +185,14 @@ def _closed_forms(report: Report, pairs: dict[str, tuple[Tensor, Tensor]]) -> No
     x, y = (torch.cat(side).double() for side in zip(pairs["fit"], pairs["calibrate"]))
     n = len(x)
     width = max(2, min(64, n // 20))
-    report.add("shared_gaussian_nats", gaussian_mi(reduce_width(x, width), reduce_width(y, width)), n=n, width=width)
+
+    def gaussian(a: Tensor, b: Tensor) -> float:
+        return gaussian_mi(reduce_width(a, width), reduce_width(b, width))
+
+    report.add("shared_gaussian_nats", jackknife_rows(gaussian, x, y), n=n, width=width)
     left, right = _canonical(x, y, *(side.double() for side in pairs["evaluate"]), width)
-    report.add("shared_ksg_nats", ksg_mi(left, right, k=KSG_NEIGHBOURS), n=len(left), k=KSG_NEIGHBOURS, dims=KSG_WIDTH)
+    ksg = jackknife_rows(lambda a, b: ksg_mi(a, b, k=KSG_NEIGHBOURS, seed=0), left, right)
+    report.add("shared_ksg_nats", ksg, n=len(left), k=KSG_NEIGHBOURS, dims=KSG_WIDTH)
     u, v = (side[:KERNEL_ITEMS].double() for side in pairs["evaluate"])
     value = matrix_mi(gaussian_gram(u, KERNEL_WIDTH), gaussian_gram(v, KERNEL_WIDTH))
     report.add("matrix_mi_nats", value, n=len(u), alpha=1.01, kernel_width=KERNEL_WIDTH)

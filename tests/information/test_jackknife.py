@@ -11,6 +11,7 @@ from clipib.information.jackknife import (
     jackknife,
     jackknife_bounds,
     jackknife_groups,
+    jackknife_rows,
     nwj_without,
 )
 from clipib.information.table import as_table, tally
@@ -68,3 +69,10 @@ def test_interval_of_a_mean():
     assert found.high - found.low == pytest.approx(2 * 1.959964 * found.standard_error, rel=1e-6)
     with pytest.raises(ValueError, match="two values"):
         jackknife(0.0, torch.zeros(1))
+
+
+def test_rows_left_out_in_groups_give_the_error_of_a_mean():
+    x = torch.randn(5000, generator=torch.Generator().manual_seed(0)).double()
+    found = jackknife_rows(lambda a, b: float((a + b).mean()), x, x, groups=50)
+    assert found.value == pytest.approx(2 * float(x.mean()))
+    assert found.standard_error == pytest.approx(2 / math.sqrt(5000), rel=0.35)  # 50 groups: 10 % each way
