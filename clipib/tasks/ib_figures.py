@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from clipib.tasks.measured import Measure, Report
+from clipib.tasks.pairs import training_record
 
 if TYPE_CHECKING:
     from clipib.models.model import Model
@@ -59,7 +60,7 @@ def _truth(report: Report) -> list[tuple[Measure, Measure]]:
 def arrows_of(measured: Measured) -> list[tuple[int, int]]:
     """(parent, fine-tune) by place, where both are among the checkpoints."""
     place = {model.fingerprint: i for i, (model, _) in enumerate(measured)}
-    parents = [(model.record.get("base") or {}).get("sha256") for model, _ in measured]
+    parents = [(training_record(model).get("base") or {}).get("sha256") for model, _ in measured]
     return [(place[parent], i) for i, parent in enumerate(parents) if parent in place]
 
 

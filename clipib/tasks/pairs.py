@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,6 +73,12 @@ def check_pairs(dataset: Dataset, array: np.ndarray, texts: np.ndarray) -> None:
             raise UserError(f"All {side} features of '{dataset.name}' are equal.", hint=hint)
 
 
+def training_record(model: Model) -> dict[str, Any]:
+    """What a checkpoint folder tells of its training; empty for what clipib did not train. Builds no model."""
+    path = model.folder and model.folder / RECORD_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+
+
 class Free(NamedTuple):
     """What the training loss leaves open at its optimum.
 
@@ -86,9 +92,7 @@ class Free(NamedTuple):
 
 def free_constants(model: Model) -> Free:
     """What is free at the optimum of the loss that a checkpoint was trained with, as its record tells."""
-    record = {}
-    if model.folder is not None and (model.folder / RECORD_FILE).is_file():
-        record = json.loads((model.folder / RECORD_FILE).read_text(encoding="utf-8"))
+    record = training_record(model)
     training = record.get("training", {})
     contrast, batch = training.get("contrast") or record.get("contrast"), training.get("batch_size")
     moved = training.get("positives", "identity") != "identity"

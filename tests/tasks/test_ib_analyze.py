@@ -1,5 +1,6 @@
 """What ib-analyze finds in embeddings whose information is known, and the command around it."""
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from reference.information import gaussian_information, gaussian_pairs
 
 from clipib.data.load import load_dataset
 from clipib.information.table import as_table
+from clipib.models.checkpoint import RECORD_FILE
 from clipib.tasks.attributes import Attribute, digitworld_attributes
 from clipib.tasks.ib_analyze import ib_analyze, pooled
 from clipib.tasks.ib_figures import arrows_of, names_of
@@ -137,11 +139,16 @@ def test_pooled_point_sets_have_unit_norm():
     assert torch.allclose(pooled(array).norm(dim=1), torch.ones(3))
 
 
-def test_arrows_and_names():
+def test_arrows_and_names(tmp_path):
     from types import SimpleNamespace as Made
 
-    parent = Made(name="tiny", pretrained="none", folder="/x/clip/best", fingerprint="a", record={})
-    child = Made(name="tiny", pretrained="", folder="/x/cibr/best", fingerprint="b", record={"base": {"sha256": "a"}})
+    for name, base in (("clip", "x"), ("cibr", "a")):
+        (tmp_path / name / "best").mkdir(parents=True)
+        (tmp_path / name / "best" / RECORD_FILE).write_text(json.dumps({"base": {"sha256": base}}))
+    parent, child = (
+        Made(name="tiny", pretrained="", folder=tmp_path / name / "best", fingerprint=f)
+        for name, f in (("clip", "a"), ("cibr", "b"))
+    )
     measured = [(child, None), (parent, None)]
     assert arrows_of(measured) == [(1, 0)]
     assert names_of(measured) == ["cibr/best", "clip/best"]
