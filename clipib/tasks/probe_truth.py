@@ -56,15 +56,6 @@ def _agreement(report: Report, s: np.ndarray, t: np.ndarray, free: Free) -> None
         values = [getattr(r, kind) for r in residuals]
         name = {"column": "col"}.get(kind, kind)
         report.add(f"pmi_residual_{name}_nats", jackknife(values[0], torch.tensor(values[1:])), n=len(s))
-    if free.constant is not None:
-        off = report.value("pmi_constant_nats", distribution="Q") - free.constant
-        judge(
-            report,
-            "constant",
-            abs(off) > NOTICEABLE,
-            good=f"s - PMI is {free.constant:.2f} on average, as the loss fixes it.",
-            bad=f"The loss fixes s - PMI at {free.constant:.2f}; on average it is {off:+.2f} nats beside that.",
-        )
 
 
 def _diagnosis(report: Report, s: np.ndarray, t: np.ndarray) -> None:

@@ -89,7 +89,8 @@ def test_a_sigmoid_has_no_free_number():
     good = probe_scores(as_table(torch.from_numpy(truth - math.log(63))), fixed, truth=truth)
     assert failed(good) == set()
     bad = probe_scores(as_table(torch.from_numpy(truth)), fixed, truth=truth)
-    assert {"constant", "normalisation"} <= failed(bad)
+    assert failed(bad) == {"normalisation"}
+    assert bad.value("pmi_rmse_nats", distribution="Q") == pytest.approx(math.log(63), abs=1e-9)
 
 
 def test_large_information_is_called_not_testable():
