@@ -48,20 +48,20 @@ class Norms(NamedTuple):
 
 
 def norms(t: Tally) -> tuple[Norms, Norms]:
-    """The normalisation of images and of texts.
+    """The normalisation of images and of texts. The texts of one image hang together and count as a single draw.
 
     A failed identity means that the score is not calibrated or that the data are not those it was trained on; it cannot
     say which. The mean over everything is 1 by the choice of c and tests nothing, except for scores whose constant is
     known.
     """
-    c = t.log_mean
+    c, a_draw = t.log_mean, len(t.columns) / len(t.rows)
     return (
-        _norms(t.rows, t.squared_rows, t.row_counts, c),
-        _norms(t.columns, t.squared_columns, t.column_counts, c),
+        _norms(t.rows, t.squared_rows, t.row_counts, c, a_draw),
+        _norms(t.columns, t.squared_columns, t.column_counts, c, 1.0),
     )
 
 
-def _norms(log_sums: Tensor, squared: Tensor, counts: Tensor, c: float) -> Norms:
-    sizes = (2 * log_sums - squared).exp()
-    errors = (1 / sizes - 1 / counts).clamp_min(0).sqrt()  # relative variance of the mean of n weights
+def _norms(log_sums: Tensor, squared: Tensor, counts: Tensor, c: float, a_draw: float) -> Norms:
+    sizes = (2 * log_sums - squared).exp() / a_draw
+    errors = (1 / sizes - a_draw / counts).clamp_min(0).sqrt()  # relative variance of the mean of n weights
     return Norms(log_sums - counts.log() - c, errors, sizes)

@@ -178,7 +178,7 @@ def _ratio(report: Report, table: ScoreTable) -> None:
         report,
         "ratio calibration",
         found.p_value < 1e-3 and found.nats > NOTICEABLE / 2,
-        good=f"e^(s - c) is the density ratio that its bins show, to {found.nats:.2f} nats.",
+        good=f"e^(s - c) and the density ratio that its bins show are {found.nats:.2f} nats apart, within sampling.",
         bad=f"e^(s - c) is off the density ratio that its bins show by {found.nats:.2f} nats on average.",
     )
 

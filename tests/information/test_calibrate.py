@@ -103,6 +103,15 @@ def test_norms_of_pmi_lie_in_their_band_and_offsets_show():
     assert texts.excess_nats == pytest.approx(0.5, abs=0.08) and images.excess_nats < 0.1
 
 
+def test_copies_of_a_text_are_one_draw():
+    x, y = gaussian_pairs(200, 1, 0.6)
+    pmi = gaussian_pmi(x, y, 0.6)
+    once, _ = norms(tally(pmi))
+    copied, _ = norms(tally(as_table(pmi.repeat(1, 4), torch.arange(200).repeat(4))))
+    assert copied.median_size == pytest.approx(once.median_size, rel=1e-9)
+    assert copied.band_nats == pytest.approx(once.band_nats, rel=1e-6)
+
+
 def test_large_information_is_not_testable():
     x, y = gaussian_pairs(300, 6, 0.95)
     images, _ = norms(tally(gaussian_pmi(x, y, 0.95)))

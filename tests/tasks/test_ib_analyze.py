@@ -15,7 +15,7 @@ from clipib.tasks.attributes import Attribute, digitworld_attributes
 from clipib.tasks.ib_analyze import ib_analyze, pooled
 from clipib.tasks.ib_figures import arrows_of, names_of
 from clipib.tasks.measured import NOT_TESTABLE, Report
-from clipib.tasks.pairs import split_images
+from clipib.tasks.pairs import score_table, split_images
 from clipib.tasks.private import Probes, measure_bounds, measure_private
 from clipib.tasks.results import read_rows
 from clipib.tasks.shared import SHARES, Sides, Split, measure_shared, one_text_each
@@ -204,3 +204,51 @@ def test_the_task_is_a_function(checkpoint, tmp_path):
 def test_digitworld_attributes_reach_the_report():
     dataset = load_dataset("digitworld:n=50")
     assert {a.name for a in digitworld_attributes(dataset).attributes} >= {"tint", "frame"}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """COCO photographs with captions, a random `tiny` and one that was trained on them, and what both see."""
+    from conftest import SHARED
+
+    from clipib import finetune
+    from clipib.embeddings.encode import embed_images, embed_texts
+    from clipib.models.load import load_model
+
+    if not (SHARED / "coco_val2017_ccby").is_dir():
+        pytest.skip(f"no coco_val2017_ccby in {SHARED}; set CLIPIB_TEST_DATA")
+    spec = f"csv:{SHARED / 'coco_val2017_ccby' / 'captions.csv'}"
+    out = tmp_path_factory.mktemp("photographs")
+    finetune("tiny", spec, pretrained="none", out=out, steps=30, lr=1e-3, batch_size=32)
+    dataset, seen = load_dataset(spec), {}
+    for name, words in (("random", ("tiny", "none")), ("trained", (str(out / "last"), None))):
+        model = load_model(*words, device="cpu")
+        images = embed_images(model, dataset, store=None, workers=0).array
+        seen[name] = model, images, embed_texts(model, dataset.captions, store=None).array
+    return spec, dataset, out / "last", seen
+
+
+@pytest.mark.parametrize("weights", ["random", "trained"])
+def test_permuted_photographs_share_nothing(photographs, weights):
+    _, dataset, _, seen = photographs
+    model, images, texts = seen[weights]
+    fine = 0
+    for seed in range(20):
+        moved = np.random.default_rng(seed).permutation(len(images))[dataset.image_of_caption]
+        sides = Sides(torch.from_numpy(images), torch.from_numpy(texts), torch.from_numpy(moved))
+        table = score_table(model, images, texts, moved)
+        report = shared(table, sides, Split(*split_images(len(images), SHARES, seed)), seed=seed)
+        lows = {m.metric: m.low for m in report.measures if m.metric.startswith("shared_") and m.low is not None}
+        fine += all(low <= 0 for low in lows.values())
+    assert fine >= 17
+
+
+@pytest.mark.parametrize("command", ["pmi-probe", "ib-analyze"])
+def test_commands_on_a_hundred_photographs(clipib, photographs, command):
+    spec, _, trained, _ = photographs
+    options = (command, "--data", spec, "--no-plots", "--out", "a")
+    refused = clipib(*options, "--model", trained)
+    assert refused.exit_code == 2 and "--allow-overlap" in refused.stderr
+    done = clipib(*options, "--model", trained, "--allow-overlap")
+    assert done.exit_code == 0 and "overlap=train" in done.stdout, done.stderr
+    assert clipib(*options, "--model", "tiny", "--pretrained", "none").exit_code == 0
