@@ -10,7 +10,6 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(2, -11, -1))  # of the ridge per row, the strongest first
-PATIENCE = 2  # weaker ridges in a row that do not help: the curve over the strength has one minimum, all but noise
 
 
 class Softmax(NamedTuple):
@@ -102,16 +101,14 @@ def choose_logistic(
     """
     side = torch.zeros(0, dtype=torch.float64) if side is None else side
     free = fit.features.shape[1] - len(side)
-    best, chosen, lowest, since = start, 0.0, float("inf"), 0
+    # All of them: where the signal lies on axes of little spread, the stronger ridges fit noise first and look worse.
+    best, chosen, lowest = start, 0.0, float("inf")
     for share in STRENGTHS:
         strength = torch.cat([torch.full((free,), share * len(fit.labels), dtype=torch.float64), side])
         start = fit_logistic(fit.features, fit.labels, classes=classes, strength=strength, start=start)
         loss = float(cross_entropies(log_probabilities(start, calibrate.features), calibrate.labels).mean())
-        since = 0 if loss < lowest else since + 1
-        if since == 0:
+        if loss < lowest:
             best, chosen, lowest = start, share * len(fit.labels), loss
-        if since == PATIENCE:
-            break
     return best, chosen
 
 

@@ -18,7 +18,7 @@ from clipib.tasks.measured import NOTE, Report
 from clipib.tasks.shared import Sides, Split, one_text_each
 
 SIGMAS = (0.1, 0.3, 1.0)
-CODED = 2_000  # rows that the prequential code is made of
+CODED = 1_000  # rows that the prequential code is made of
 FEWEST = 20  # rows to judge an attribute on
 
 

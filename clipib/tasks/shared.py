@@ -190,6 +190,10 @@ def _closed_forms(report: Report, pairs: dict[str, tuple[Tensor, Tensor]]) -> No
         return gaussian_mi(reduce_width(a, width), reduce_width(b, width))
 
     report.add("shared_gaussian_nats", jackknife_rows(gaussian, x, y), n=n, width=width)
+    plug_in, held_out = report.value("shared_gaussian_nats"), report.value("shared_gaussian_heldout_nats")
+    if plug_in > held_out + 1:
+        words = f"the Gaussian formula says {plug_in:.2f} nats, its critic on fresh pairs {held_out:.2f}"
+        report.say("Gaussian formula", NOTE, f"{words}: the embeddings are not Gaussian, and the first is no bound.")
     left, right = _canonical(x, y, *(side.double() for side in pairs["evaluate"]), width)
     ksg = jackknife_rows(lambda a, b: ksg_mi(a, b, k=KSG_NEIGHBOURS, seed=0), left, right)
     report.add("shared_ksg_nats", ksg, n=len(left), k=KSG_NEIGHBOURS, dims=KSG_WIDTH)

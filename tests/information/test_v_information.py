@@ -183,3 +183,13 @@ def test_input_that_would_give_a_wrong_number_is_refused():
     for message, (splits, family) in bad.items():
         with pytest.raises(ValueError, match=message):
             v_information(*splits, family=family)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_signal_of_little_spread_is_found_behind_loud_noise(seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (1400,), generator=generator)
+    loud = 3 * torch.randn(1400, 20, generator=generator) @ torch.randn(20, 40, generator=generator)
+    x = loud + 0.2 * torch.randn(4, 40, generator=generator)[labels] + 0.02 * torch.randn(1400, 40, generator=generator)
+    splits = [Labelled(x[a:b], labels[a:b]) for a, b in ((0, 700), (700, 800), (800, 1400))]
+    assert v_information(*splits).value_nats > 1.0  # of log 4
