@@ -143,6 +143,13 @@ def test_only_the_mlp_reads_an_exclusive_or():
     assert v_information(*splits, family="mlp").value_nats > 0.5
 
 
+def test_the_mlp_reads_what_features_and_shared_content_say_together_alone():
+    sizes = (1000, 300, 1000)
+    x, shared = normal(sum(sizes), 1), bits(sum(sizes), 1)
+    splits = split(x, (x[:, 0] > 0).long() ^ shared, torch.nn.functional.one_hot(shared, 2), sizes)
+    assert v_information(*splits, family="mlp").value_nats > 0.5
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_names_of_values_scale_offset_and_type_do_not_matter(dtype):
     label = torch.randint(0, 3, (700,), generator=generator())
