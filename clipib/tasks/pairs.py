@@ -68,9 +68,12 @@ def check_pairs(dataset: Dataset, array: np.ndarray, texts: np.ndarray) -> None:
             raise UserError(
                 f"A {side} feature of '{dataset.name}' is not a finite number.", hint="Try --precision fp32."
             )
-        if float(np.ptp(features.reshape(len(features), -1), axis=0).max()) < 1e-6:
-            hint = "A collapsed checkpoint tells nothing apart; take another one."
-            raise UserError(f"All {side} features of '{dataset.name}' are equal.", hint=hint)
+        _, counts = np.unique(features.reshape(len(features), -1).round(6), axis=0, return_counts=True)
+        if len(counts) < 2 or (side == "image" and counts.max() > len(features) / 2):
+            what = f"{counts.max():,} of the {len(features):,} {side} features of '{dataset.name}' are equal."
+            raise UserError(
+                what, hint="Look for copies with 'clipib data verify', or take a checkpoint that tells them apart."
+            )
 
 
 def training_record(model: Model) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from clipib.information.table import ScoreTable, tally
 from clipib.tasks.measured import Report
 
 DRAWN = 1_000  # images in a picture
-ALPHAS = np.geomspace(0.25, 4, 25)
+SMALLEST = 1 / 16  # best scale that is drawn
 
 
 def probe_figures(
@@ -32,7 +32,9 @@ def probe_figures(
     chosen = parts[1][:DRAWN]
     square = table.take(chosen).one_text_each(torch.Generator().manual_seed(seed)).hold()
     images, texts = norms(tally(table))
-    values = np.array([dv(tally(square.map(lambda s, a=a: float(a) * s))) for a in ALPHAS])
+    best = min(max(report.value("pmi_scale"), SMALLEST), 1 / SMALLEST)
+    alphas = np.geomspace(min(0.25, best / 2), max(4.0, 2 * best), 25)
+    values = np.array([dv(tally(square.map(lambda s, a=a: float(a) * s))) for a in alphas])
     scores = torch.cat([s for _, s, _ in square.blocks()]).numpy()
     curves = {"score": np.asarray(double_centred_spectrum(torch.from_numpy(scores)))}
     found, known = {}, None
@@ -56,7 +58,6 @@ def probe_figures(
         testable=(images.testable, texts.testable),
         title="Normalisation",
     )
-    best = report.value("pmi_scale")
-    found["scale"] = figures.scale_gain(ALPHAS, values, best=best, truth=known, title="Best scale")
+    found["scale"] = figures.scale_gain(alphas, values, best=best, truth=known, title="Best scale")
     found["spectra"] = figures.spectra(curves, title="Singular values")
     return found

@@ -8,9 +8,10 @@ import torch
 
 from clipib.data.digitworld.truth import true_pmi
 from clipib.data.load import load_dataset
+from clipib.errors import UserError
 from clipib.information.table import as_table
 from clipib.tasks.measured import FAILED, NOT_TESTABLE, Report
-from clipib.tasks.pairs import Free, split_images
+from clipib.tasks.pairs import Free, check_pairs, split_images
 from clipib.tasks.pmi_probe import pmi_probe, probe_scores
 from clipib.tasks.probe_blind import probe_chain, probe_pools, probe_prior
 from clipib.tasks.probe_truth import probe_truth
@@ -188,6 +189,23 @@ def test_bad_data_are_refused(clipib, checkpoint, photo_folder, tmp_path, comman
     done = clipib(command, "--model", checkpoint, "--data", f"csv:{tmp_path / 'pairs.csv'}", "--no-plots")
     assert done.exit_code == 2
     assert message in done.stderr and done.stdout == ""
+
+
+def test_features_that_tell_nothing_are_refused():
+    dataset = load_dataset("digitworld:n=30")
+    fine = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    check_pairs(dataset, fine, fine)
+    collapsed = np.ones((30, 4), dtype=np.float32)
+    nearly = np.where(np.arange(30)[:, None] < 20, collapsed, fine)
+    broken = np.where(np.arange(30)[:, None] == 3, np.nan, fine)
+    for images, texts, message in (
+        (collapsed, fine, "30 of the 30 image features"),
+        (nearly, fine, "20 of the 30 image features"),
+        (fine, collapsed, "30 of the 30 text features"),
+        (fine, broken, "not a finite number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_pairs(dataset, images, texts)
 
 
 @pytest.mark.parametrize("command", ["pmi-probe", "ib-analyze"])
