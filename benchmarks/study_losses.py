@@ -209,18 +209,22 @@ def plan(name: str, results: Path) -> list[Run]:
     return runs
 
 
-def do(runs: list, results: Path, jobs: int, measure: Callable, seconds_per_step: float = 0.15) -> None:
+def do(
+    runs: list, results: Path, jobs: int, measure: Callable, seconds_each: float = 0.15, *, size: str = "steps"
+) -> None:
     """Do what is missing, in parallel, and say how long it will take.
 
     Args:
-        runs: named tuples with `steps`, which identify their rows.
+        runs: named tuples, which identify their rows.
         measure: run -> {metric: value}, "seconds" among them.
+        seconds_each: a guess, for one of `size`, while there are no rows.
+        size: the field of a run that its seconds grow with.
     """
     rows = read_rows(results)
     done = {tuple(row[field] for field in runs[0]._fields) for row in rows}
     left = [run for run in runs if tuple(map(str, run)) not in done]
-    speed = [float(r["value"]) / int(r["steps"]) for r in rows if r["metric"] == "seconds"]
-    seconds = (np.mean(speed) if speed else seconds_per_step) * sum(run.steps for run in left) / jobs
+    speed = [float(r["value"]) / int(r[size]) for r in rows if r["metric"] == "seconds"]
+    seconds = (np.mean(speed) if speed else seconds_each) * sum(getattr(run, size) for run in left) / jobs
     print(f"{len(left)} of {len(runs)} runs left, about {seconds / 3600:.2f} hours", flush=True)
     if jobs == 1:
         for run in left:

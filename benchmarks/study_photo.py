@@ -75,7 +75,7 @@ def main() -> None:
         runs.append(Run(options.setting, "start", "none", seed, 0))
         for lock in RATES:
             runs += [Run(options.setting, recipe, lock, seed, setting.steps) for recipe in setting.recipes]
-    do(runs, options.results, options.jobs, measure, seconds_per_step=2.0)
+    do(runs, options.results, options.jobs, measure, seconds_each=2.0)
 
 
 def measure(run: Run) -> dict[str, float]:

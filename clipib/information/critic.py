@@ -17,6 +17,7 @@ MIN_CALIBRATION_PAIRS = 100  # InfoNCE of N pairs cannot exceed log N, and choos
 RATE = 1e-3
 BATCH_SIZE = 1024
 CUT = 5.0  # standard deviations
+BLOCK = 1024  # rows of calibration scores held at once
 PATIENCE = 5  # epochs without a better calibration value
 
 
@@ -212,7 +213,7 @@ def infonce(network: SeparableNetwork, pairs: Pairs) -> float:
     """Mean of row and column InfoNCE over all pairs at once, in nats, without an N x N matrix."""
     u, v = network.embed_x(pairs.x), network.embed_y(pairs.y)
     rows, columns = [], u.new_full((len(u),), -math.inf)
-    for block in u.split(BATCH_SIZE):
+    for block in u.split(BLOCK):
         scores = block @ v.T
         rows.append(scores.logsumexp(1))
         columns = torch.logaddexp(columns, scores.logsumexp(0))
