@@ -10,7 +10,6 @@ so the best is the highest that is not above the truth by more than its noise.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from importlib.util import find_spec
@@ -22,7 +21,9 @@ from mi_tasks import TASKS
 from study_losses import do, parse_options, print_table, read_rows
 from torch import Tensor
 
+from clipib.information.bounds import dv, info_nce, smile
 from clipib.information.critic import Pairs, fit_separable_critic
+from clipib.information.table import tally
 
 RESULTS = Path(__file__).parent / "results" / "estimators.csv"
 SECONDS_A_PAIR = 2e-3
@@ -152,13 +153,9 @@ def split(x: Tensor, y: Tensor) -> tuple[Pairs, Pairs, Pairs]:
 
 
 def bounds_of(scores: Tensor) -> dict[str, float]:
-    """InfoNCE, the mean of rows and columns, and DV over wrong pairs only; scores (N, N)."""
-    scores, n = scores.double(), len(scores)
-    own = scores.diagonal()
-    infonce = (own - (scores.logsumexp(0) + scores.logsumexp(1)) / 2).mean() + math.log(n)
-    wrong = scores.masked_fill(torch.eye(n, dtype=torch.bool), -math.inf)
-    dv = own.mean() - wrong.logsumexp((0, 1)) + math.log(n * (n - 1))
-    return {"infonce_nats": float(infonce), "dv_nats": float(dv)}
+    """The bounds of held-out scores (N, N)."""
+    t = tally(scores.double())
+    return {"infonce_nats": info_nce(t), "dv_nats": dv(t), "smile_nats": smile(scores.double())}
 
 
 ESTIMATORS = {
