@@ -58,12 +58,16 @@ ATTRIBUTES = ("digit", "color", "place")
 
 
 class Recipe(NamedTuple):
-    """A row of the study: what `make_loss` is given. goes_on: from the clip run of its seed, for half as long."""
+    """A row of the study: what `make_loss` is given.
+
+    goes_on: from the clip run of its seed, for half as long. weight: of the penalty where it is not chosen by trials.
+    """
 
     loss: str
     contrast: str | None = None
     penalty: str | None = None
     goes_on: bool = False
+    weight: float | None = None
 
 
 RECIPES = {
@@ -76,6 +80,9 @@ RECIPES = {
     "cibr-mine": Recipe("cibr", penalty="mine", goes_on=True),
     "shuffle-distance": Recipe("cibr", penalty="shuffle", goes_on=True),
     "shuffle-logdet": Recipe("cibr", penalty="shuffle-logdet", goes_on=True),
+    "cibr-distance-0.3": Recipe("cibr", penalty="distance", goes_on=True, weight=0.3),
+    "cibr-logdet-0.3": Recipe("cibr", penalty="logdet", goes_on=True, weight=0.3),
+    "shuffle-distance-0.3": Recipe("cibr", penalty="shuffle", goes_on=True, weight=0.3),
     "kme": Recipe("kme"),
     "wpse": Recipe("wpse"),
     "kme-from-clip": Recipe("kme", goes_on=True),
@@ -150,7 +157,7 @@ def trials(name: str) -> list[Run]:
     for recipe in SETTINGS[name].recipes:
         if not RECIPES[recipe].goes_on or RECIPES[recipe].loss in POINTS:
             pairs = [(rate, 0.0) for rate in RATES]
-        elif recipe.startswith("shuffle"):
+        elif recipe.startswith("shuffle") or RECIPES[recipe].weight:
             pairs = []
         else:
             pairs = [(BASE_RATE, weight) for weight in (WEIGHTS if RECIPES[recipe].penalty else (0.0,))]
@@ -174,7 +181,8 @@ def choose(name: str, results: Path) -> dict[str, tuple[float, float]]:
 
     The rate with the best mean validation recall at 10. Of the weights of a penalty the largest that costs at most a
     hundredth of the recall of `clip-longer`, so that penalties are compared where they do something; where all cost
-    more, the smallest. Controls take the weight of what they control.
+    more, the smallest. Controls take the weight of what they control. Recipes with a weight of their own stand beside
+    them to show what a penalty does where it is strong.
     """
     found: dict[str, dict[tuple[float, float], float]] = {}
     for row in read_rows(results):
@@ -183,7 +191,9 @@ def choose(name: str, results: Path) -> dict[str, tuple[float, float]]:
     base, chosen = found.get("clip-longer", {}).get((BASE_RATE, 0.0), 0.0), {}
     for recipe in SETTINGS[name].recipes:
         tried = found.get(recipe.replace("shuffle-", "cibr-"), {})
-        if not RECIPES[recipe].penalty:
+        if RECIPES[recipe].weight:
+            chosen[recipe] = BASE_RATE, RECIPES[recipe].weight
+        elif not RECIPES[recipe].penalty:
             chosen[recipe] = max(tried, key=tried.get) if tried else (BASE_RATE, 0.0)
         else:
             free = [weight for (_, weight), recall in tried.items() if recall >= base - 0.01]
