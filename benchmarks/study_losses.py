@@ -477,13 +477,46 @@ def print_tables(results: Path, name: str) -> None:
     print(f"Seeds {seeds}; mean and half width of the 95 % t-interval over seeds.\n")
     main = [r for r in rows if int(r["points"]) * int(r["width"]) == 64]
     for objects in ("2", "1"):
-        print_table([r for r in main if r["objects"] == objects], "recipe", TABLES[objects], f"{objects} object(s)")
+        of_objects = [r for r in main if r["objects"] == objects]
+        print_table(of_objects, "recipe", TABLES[objects], f"{objects} object(s)")
+        paired = less_clip_longer(of_objects)
+        print_table(paired, "recipe", PAIRED[objects], f"{objects} object(s), difference from clip-longer of the seed")
     for metric in ("pmi_pearson", "pmi_rmse_nats", "image_retrieval_recall@10"):
         sweep = [dict(r, metric=f"{int(r['points']) * int(r['width'])} floats") for r in rows if r["metric"] == metric]
         sweep = [r for r in sweep if r["objects"] == "2" and r["recipe"] in ("clip", *POINTS)]
         print_table(sweep, "recipe", [f"{floats} floats" for floats in SWEEP], f"{metric}, two objects")
 
 
+def less_clip_longer(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """What goes on from a clip run without points, less `clip-longer`, which goes on from the same one."""
+    longer = {(r["seed"], r["metric"]): float(r["value"]) for r in rows if r["recipe"] == "clip-longer"}
+    kinds = [k for k, recipe in RECIPES.items() if recipe.goes_on and recipe.penalty]
+    return [
+        dict(r, value=str(float(r["value"]) - longer[r["seed"], r["metric"]]))
+        for r in rows
+        if r["recipe"] in kinds and (r["seed"], r["metric"]) in longer
+    ]
+
+
+PAIRED = {
+    "2": [
+        "image_retrieval_recall@10",
+        "text_retrieval_recall@10",
+        "pmi_rmse_nats",
+        "probe_image_nuisance/tint",
+        "probe_text_nuisance/frame",
+    ],
+    "1": [
+        "acc1/digit",
+        "image_retrieval_recall@10",
+        "pmi_rmse_nats",
+        "probe_image_nuisance/tint",
+        "probe_text_nuisance/frame",
+        "probe_text_nuisance/synonym",
+        "probe_image_unmentioned/digit",
+        "probe_image_unmentioned/color",
+    ],
+}
 TABLES = {
     "2": [
         "image_retrieval_recall@1",
