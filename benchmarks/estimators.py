@@ -21,7 +21,7 @@ from mi_tasks import TASKS
 from study_losses import do, parse_options, print_table, read_rows
 from torch import Tensor
 
-from clipib.information.bounds import dv, info_nce, smile
+from clipib.information.bounds import dv, info_nce, smile, tuba
 from clipib.information.critic import Pairs, fit_separable_critic
 from clipib.information.table import tally
 
@@ -98,13 +98,16 @@ def separable_infonce(x: Tensor, y: Tensor, seed: int) -> dict[str, float]:
 
 
 def separable_js(x: Tensor, y: Tensor, seed: int) -> dict[str, float]:
+    """Its scores have no free constant, so that NWJ (of s + 1) and SMILE are defined as well."""
     return held_out_bounds(x, y, seed, "js")
 
 
 def held_out_bounds(x: Tensor, y: Tensor, seed: int, objective: str) -> dict[str, float]:
     fit, calibrate, (x, y) = split(x, y)
     critic = fit_separable_critic(fit, calibrate, objective=objective, seeds=(seed, seed + 100, seed + 200))
-    return bounds_of(critic(x, y))
+    scores = critic(x, y).double()
+    absolute = {"nwj_nats": tuba(tally(scores), 0.0), "smile_nats": smile(scores)} if objective == "js" else {}
+    return bounds_of(scores) | absolute
 
 
 def gaussian_critic(x: Tensor, y: Tensor, seed: int) -> dict[str, float]:
@@ -155,7 +158,7 @@ def split(x: Tensor, y: Tensor) -> tuple[Pairs, Pairs, Pairs]:
 def bounds_of(scores: Tensor) -> dict[str, float]:
     """The bounds of held-out scores (N, N)."""
     t = tally(scores.double())
-    return {"infonce_nats": info_nce(t), "dv_nats": dv(t), "smile_nats": smile(scores.double())}
+    return {"infonce_nats": info_nce(t), "dv_nats": dv(t)}
 
 
 ESTIMATORS = {
