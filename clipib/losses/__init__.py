@@ -23,7 +23,7 @@ LOSSES = {
     "clip": LossRow("softmax", "cosine", "none", 0.0, "reproduction", "the standard; start here"),
     "siglip": LossRow("sigmoid", "cosine", "none", 0.0, "reproduction", "small batches; scores are log odds"),
     "cibr": LossRow(
-        "softmax", "cosine", "distance", 0.1, "from a description", "to shed what the other side does not support"
+        "softmax", "cosine", "distance", 0.03, "from a description", "to shed what the other side does not support"
     ),
     "kme": LossRow("softmax", "kme", "none", 0.0, "from a description", "scenes of several things: sets of points"),
     "wpse": LossRow("softmax", "wpse", "none", 0.0, "reproduction", "sets of points with signed weights"),
