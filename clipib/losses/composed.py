@@ -159,7 +159,8 @@ def make_loss(
     if weight is None:
         weight = row.penalty_weight or (LOSSES["cibr"].penalty_weight if penalty != "none" else 0.0)
     if not 0 <= weight < float("inf"):
-        raise UserError(f"The penalty weight {weight} is not a number of at least 0.", hint="Try --penalty-weight 0.03.")
+        hint = "Try --penalty-weight 0.03."
+        raise UserError(f"The penalty weight {weight} is not a number of at least 0.", hint=hint)
     if penalty == "none":
         for what, given in (("a weight", penalty_weight), ("a sigma", penalty_sigma)):
             if given:
