@@ -143,7 +143,8 @@ def make_loss(
 
     Args:
         penalty_weight: what one nat of the penalty counts beside one of the contrast; finite and not negative. Left
-            out, the row's, or that of `cibr` where a penalty was named for a loss without one.
+            out, the row's, or that of `cibr` where a penalty was named for a loss without one: the largest that cost
+            at most a hundredth of recall in the study of docs/losses.md.
         penalty_sigma: standard deviation of the noise through which information is measured, per coordinate of unit
             vectors; left out, sigma^2 = 1 / logit_scale.
         seed: of penalties that learn.
