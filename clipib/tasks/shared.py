@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from clipib.information.bounds import dv, info_nce, nwj
 from clipib.information.calibrate import best_scale
 from clipib.information.gaussian import canonical_correlations, gaussian_mi, reduce_width
-from clipib.information.gaussian_critic import fit_gaussian_critic
+from clipib.information.gaussian_critic import GaussianCritic, fit_gaussian_critic
 from clipib.information.jackknife import (
     Estimate,
     dv_without,
@@ -28,6 +27,9 @@ from clipib.information.matrix_entropy import gaussian_gram, matrix_mi
 from clipib.information.norms import TESTABLE
 from clipib.information.table import ScoreTable, Tally, tally
 from clipib.tasks.measured import NOT_TESTABLE, NOTE, Report
+
+if TYPE_CHECKING:
+    from clipib.information.critic import SeparableCritic
 
 SHARES = (0.5, 0.1, 0.4)  # of the images: to fit, to calibrate, to evaluate
 REPLICATES = 5
@@ -68,9 +70,8 @@ def measure_shared(
     report.add("shared_ceiling_nats", ceiling, n=n)
     own = _own_score(report, table, split, seed)
     if own.value > ceiling - NEAR_CEILING:
-        report.say(
-            "ceiling", NOTE, f"{own.value:.2f} nats is near log N = {ceiling:.2f}: more images may show more."
-        )  # fmt: skip
+        words = f"{own.value:.2f} nats is near log N = {ceiling:.2f}"
+        report.say("ceiling", NOTE, f"{words}: more images may show more.")
     if truth is not None:
         share = Estimate(own.value / truth, own.standard_error / truth)
         report.add("shared_fraction_of_true", share, n=n)
@@ -156,28 +157,35 @@ def one_text_each(sides: Sides, seed: int) -> Tensor:
 
 def _fitted(report: Report, pairs: dict[str, tuple[Tensor, Tensor]], critics: bool, seed: int) -> _Bound:
     """InfoNCE of critics that were fitted on other images; the one that is better on the calibration images counts."""
-    candidates: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
     n_fit = len(pairs["fit"][0])
     width = max(2, min(64, n_fit // 20))  # fitted noise costs width^2 / 2n nats
-    candidates["Gaussian"] = fit_gaussian_critic(*pairs["fit"], width=width)
+    critics_of: dict[str, GaussianCritic | SeparableCritic] = {}
+    critics_of["Gaussian"] = fit_gaussian_critic(*pairs["fit"], width=width)
     if critics and n_fit >= FEWEST_FOR_CRITIC:
         from clipib.information.critic import Pairs, fit_separable_critic
 
         fit, calibrate = (Pairs(*(x.float() for x in pairs[part])) for part in ("fit", "calibrate"))
-        candidates["trained"] = fit_separable_critic(fit, calibrate, seeds=tuple(seed + i for i in range(3)))
+        critics_of["trained"] = fit_separable_critic(fit, calibrate, seeds=tuple(seed + i for i in range(3)))
     elif critics:
         report.say("trained critic", NOTE, f"left out: {n_fit:,} images to fit, {FEWEST_FOR_CRITIC:,} are needed.")
     found, on_calibration = {}, {}
-    for name, critic in candidates.items():
-        scores = critic(*pairs["evaluate"]).double()
+    for name, critic in critics_of.items():
+        scores = critic_table(critic, *pairs["evaluate"])
         t = tally(scores)
         without = info_nce_without(scores, t)
         estimate = jackknife(info_nce(t), without)
         metric, params = METRIC_OF[name], {"width": width} if name == "Gaussian" else {}
         report.add(metric, estimate, n=len(t.rows), **params)
         found[name] = _Bound(estimate.value, estimate.standard_error, without, name)
-        on_calibration[name] = info_nce(tally(critic(*pairs["calibrate"]).double()))
+        on_calibration[name] = info_nce(tally(critic_table(critic, *pairs["calibrate"])))
     return found[max(on_calibration, key=on_calibration.get)]
+
+
+def critic_table(critic: GaussianCritic | SeparableCritic, x: Tensor, y: Tensor) -> ScoreTable:
+    """The scores of a critic on pairs, tile by tile: both critics are inner products."""
+    u, v = critic.embed_x(x), critic.embed_y(y)
+    n = torch.arange(len(x))
+    return ScoreTable(lambda images, texts: u[images] @ v[texts].T, n, n, n)
 
 
 def _closed_forms(report: Report, pairs: dict[str, tuple[Tensor, Tensor]]) -> None:

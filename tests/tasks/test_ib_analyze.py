@@ -253,3 +253,10 @@ def test_commands_on_a_hundred_photographs(clipib, photographs, command):
     assert done.exit_code == 0 and "overlap=train" in done.stdout, done.stderr
     rest = ("--attributes", "none") if command == "ib-analyze" else ()
     assert clipib(*options, "--model", "tiny", "--pretrained", "none", *rest).exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_trained_critic_takes_part_where_there_are_enough_images():
+    sides, table, split = gaussian_world(4000)
+    report = shared(table, sides, split, critics=True)
+    assert report.value("shared_critic_nats") == pytest.approx(gaussian_information(WIDTH, RHO), abs=0.2)
