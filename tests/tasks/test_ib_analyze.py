@@ -174,7 +174,7 @@ def test_columns_made_attributes_and_none(clipib, checkpoint, photo_folder, tmp_
     from PIL import Image
 
     rows = ["image,caption,camera"]
-    for i in range(80):
+    for i in range(120):
         color = (200, 30, 30) if i % 2 else (30, 30, 200)
         noise = rng.integers(-30, 30, (32, 32, 3))
         Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(tmp_path / f"{i}.png")
