@@ -148,9 +148,9 @@ def probe_scores(
 def _joined_scores(encoded: Encoded, table: ScoreTable, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(N, J) scores with a first and a second caption of J images, and with both as one text."""
     dataset = encoded.dataset
-    order = np.random.default_rng([seed, 84]).permutation(len(dataset))[:CHAINED]
-    own = [np.flatnonzero(dataset.image_of_caption == i)[:2] for i in order]
-    pairs = np.stack([p for p in own if len(p) == 2])
+    several = np.flatnonzero(np.bincount(dataset.image_of_caption) > 1)
+    chosen = np.random.default_rng([seed, 84]).permutation(several)[:CHAINED]
+    pairs = np.stack([np.flatnonzero(dataset.image_of_caption == i)[:2] for i in chosen])
     both = [f"{dataset.captions[a].rstrip('. ')}. {dataset.captions[b]}" for a, b in pairs]
     joined = embed_texts(encoded.model, both, store=encoded.store).array
     together = score_table(encoded.model, encoded.images, joined, np.zeros(len(both), dtype=np.int64))
