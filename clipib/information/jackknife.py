@@ -75,10 +75,8 @@ def jackknife_groups(
 ) -> Estimate:
     """Of any statistic of a table: one of `groups` random groups of images left out at a time."""
     table = as_table(scores)
-    n = len(table.images)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    parts = order.chunk(min(groups, n))
-    kept = [torch.cat([p for j, p in enumerate(parts) if j != i]).sort().values for i in range(len(parts))]
+    order = torch.randperm(len(table.images), generator=torch.Generator().manual_seed(seed))
+    kept = _without_groups(order, groups)
     return jackknife(statistic(table), torch.tensor([statistic(table.take(k)) for k in kept], dtype=torch.float64))
 
 
@@ -93,8 +91,7 @@ def jackknife_rows(
     """
     n = len(sides[0])
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most]
-    parts = order.chunk(min(groups, len(order)))
-    kept = [torch.cat([p for j, p in enumerate(parts) if j != i]).sort().values for i in range(len(parts))]
+    kept = _without_groups(order, groups)
     without = torch.tensor([statistic(*(x[k] for x in sides)) for k in kept], dtype=torch.float64)
     error = jackknife(0.0, without).standard_error * math.sqrt(len(order) / n)
     return Estimate(statistic(*sides), error)
@@ -155,6 +152,12 @@ def jackknife_bounds(scores: Tensor | ScoreTable, t: Tally) -> dict[str, tuple[E
     found = {"info_nce": (info_nce(t), info_nce_without(scores, t))}
     found |= {"dv": (dv(t), dv_without(t)), "nwj": (nwj(t), nwj_without(t))}
     return {name: (jackknife(value, without), without) for name, (value, without) in found.items()}
+
+
+def _without_groups(order: Tensor, groups: int) -> list[Tensor]:
+    """What stays, sorted, when one of the consecutive groups of an order is left out."""
+    parts = order.chunk(min(groups, len(order)))
+    return [torch.cat([p for j, p in enumerate(parts) if j != i]).sort().values for i in range(len(parts))]
 
 
 def _log_left(log_shares: Tensor, own: Tensor) -> Tensor:

@@ -142,6 +142,10 @@ class Tally(NamedTuple):
         """log of the mean of exp s over all negatives."""
         return float(self.rows.logsumexp(0)) - float(self.row_counts.sum().log())
 
+    def shifted(self, by: float) -> Tally:
+        """The same of scores with a number added, as far as bounds of exponentials use it."""
+        return self._replace(positives=self.positives + by, rows=self.rows + by, columns=self.columns + by)
+
     @property
     def effective_negatives(self) -> float:
         """(sum w)^2 / sum w^2 with w = e^s: how many negatives the mean of e^s rests on."""

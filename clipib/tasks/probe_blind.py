@@ -111,16 +111,13 @@ def _constant(report: Report, t: Tally, free: Free) -> None:
 
 def _agreement(report: Report, calibrate: list[ScoreTable], evaluate: list[ScoreTable]) -> None:
     """E_P[s - c] = DV(s) = NWJ(s - c + 1) = I for a calibrated score, with c from other pairs."""
-    values, without = {}, {}
+    values, without, sizes = {}, {}, []
     n = len(evaluate[0].images)
     for fit, judged in zip(calibrate, evaluate):
         c = tally(fit).log_mean
         t = tally(judged)
-        shifted = t._replace(
-            positives=t.positives - c + 1,
-            rows=t.rows - c + 1,
-            columns=t.columns - c + 1,
-        )
+        sizes.append(t.effective_negatives)
+        shifted = t.shifted(1 - c)
         plain = means_without(t.positives, t.image_of_text, n) - c
         for name, value, rest in (
             ("plugin", float(t.positives.mean()) - c, plain),
@@ -133,9 +130,8 @@ def _agreement(report: Report, calibrate: list[ScoreTable], evaluate: list[Score
     for name, estimate in found.items():
         report.add(f"shared_{name}_nats", estimate, n=n)
     report.add("shared_ceiling_nats", math.log(n), n=n)
-    size = min(tally(judged).effective_negatives for judged in evaluate)
-    if size < TESTABLE:
-        words = f"the mean of e^s rests on {size:.0f} negatives in effect, {TESTABLE:.0f} are needed"
+    if min(sizes) < TESTABLE:
+        words = f"the mean of e^s rests on {min(sizes):.0f} negatives in effect, {TESTABLE:.0f} are needed"
         report.say("agreement of bounds", NOT_TESTABLE, f"not testable at this N: {words}.")
         return
     gap = found["plugin"].value - found["dv"].value

@@ -25,7 +25,7 @@ from clipib.information.jackknife import (
 from clipib.information.ksg import ksg_mi
 from clipib.information.matrix_entropy import gaussian_gram, matrix_mi
 from clipib.information.norms import TESTABLE
-from clipib.information.table import ScoreTable, Tally, tally
+from clipib.information.table import ScoreTable, tally
 from clipib.tasks.measured import NOT_TESTABLE, NOTE, Report
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _own_score(report: Report, table: ScoreTable, split: Split, seed: int) -> _B
 def _bounds(square: ScoreTable, c: float) -> dict[str, tuple[float, Tensor]]:
     t = tally(square)
     n = len(t.rows)
-    shifted = shift(t, 1 - c)
+    shifted = t.shifted(1 - c)
     mean = means_without(t.positives, t.image_of_text, n)
     return {
         "infonce": (info_nce(t), info_nce_without(square, t)),
@@ -135,11 +135,6 @@ def _bounds(square: ScoreTable, c: float) -> dict[str, tuple[float, Tensor]]:
         "plugin": (float(t.positives.mean()) - c, mean - c),
         "negatives": (t.effective_negatives, mean),
     }
-
-
-def shift(t: Tally, by: float) -> Tally:
-    """The tally of scores with a number added, as far as bounds of exponentials use it."""
-    return t._replace(positives=t.positives + by, rows=t.rows + by, columns=t.columns + by)
 
 
 def _mean(replicates: list[dict[str, tuple[float, Tensor]]], name: str) -> Estimate:
