@@ -11,12 +11,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
+import typer
+
+from clipib.cli.exits import IN_PART
 from clipib.errors import UserError
-from clipib.progress import Progress
+from clipib.progress import Progress, counted
 from clipib.tasks.results import Row, to_csv
+
+if TYPE_CHECKING:
+    from clipib.tasks.prepare import Outcome
 
 QUIET_SECONDS = 20.0  # between plain lines of one job
 MANY = 6  # more data sets than this share one table of their main metrics
@@ -94,6 +100,20 @@ class LiveProgress(Progress):
             yield advance
             done = bars.tasks[0].completed
         self.say(f"{what}: {done:,.0f} {unit} in {_duration(time.monotonic() - start)}")
+
+
+def end_in_part(outcome: Outcome, progress: Progress) -> None:
+    """Name what could not be done under `--keep-going`, and end with 3; return where nothing is missing.
+
+    Raises:
+        typer.Exit: with 3.
+    """
+    if not outcome.failures:
+        return
+    progress.warn(f"{counted(len(outcome.failures), 'evaluation')} could not be done:")
+    for failure in outcome.failures:
+        progress.warn(f"- {failure}" + (f" {failure.error.hint}" if failure.error.hint else ""))
+    raise typer.Exit(IN_PART)
 
 
 def print_rows(rows: Sequence[Row], format_: str) -> None:

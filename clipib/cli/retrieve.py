@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clipib.cli import options as o
-from clipib.cli.output import make_progress, print_rows
+from clipib.cli.output import end_in_part, make_progress, print_rows
 
 EXAMPLES = """Examples:
 
@@ -33,7 +33,7 @@ def retrieve(
             rich_help_panel=o.DATA,
         ),
     ] = ["digitworld"],  # noqa: B006
-    model: o.Model = "ViT-B-32",
+    model: o.Models = ["ViT-B-32"],  # noqa: B006
     pretrained: o.Pretrained = None,
     recall_k: Annotated[str, typer.Option(help="Cut-offs, separated by commas.", rich_help_panel=o.OUTPUT)] = "1,5,10",
     name: o.Name = "",
@@ -44,10 +44,12 @@ def retrieve(
     separator: o.Separator = "",
     max_bad: o.MaxBad = 0,
     allow_overlap: o.AllowOverlap = False,
+    keep_going: o.KeepGoing = False,
     device: o.Device = "auto",
-    precision: o.Precision = "fp32",
+    protocol: o.Protocol = "strict",
+    precision: o.EvaluationPrecision = "auto",
     preprocess: o.Preprocess = "open_clip",
-    batch_size: o.BatchSize = 64,
+    batch_size: o.AutoBatchSize = "64",
     workers: o.Workers = 2,
     limit: o.Limit = None,
     seed: o.Seed = 0,
@@ -64,9 +66,11 @@ def retrieve(
     progress = make_progress()
     from clipib.tasks.retrieve import retrieve as run
 
-    outcome = run(**o.task_options(ctx) | {"recall_k": o.whole_numbers("--recall-k", recall_k)}, progress=progress)
+    numbers = {"recall_k": o.whole_numbers("--recall-k", recall_k), "batch_size": o.batch_size_of(batch_size)}
+    outcome = run(**o.task_options(ctx) | numbers, progress=progress)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
-        return
-    print_rows(outcome.rows, format_)
-    progress.say(f"results in {out / 'results.csv'}")
+    else:
+        print_rows(outcome.rows, format_)
+        progress.say(f"results in {out / 'results.csv'}")
+    end_in_part(outcome, progress)
