@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +24,7 @@ class Dataset:
     images: N of them.
     labels: (N,) class indices, (N, K) zeros and ones where an image may belong to several classes, or None.
     classnames: K names; templates: prompts with `{c}`. class_prompts: K lists of whole prompts in place of templates.
-    differences: in what its class names and templates differ from those that the registry has for it.
+    differences: "classnames" and "templates" -> how they differ from those that the registry has for it.
     captions: M texts; image_of_caption: (M,) the image that each describes. Both None where there are none.
     groups: (N,) the group of each image for worst-group metrics, (N, F) codes of which nothing chose one, or None.
     main_metric: the metric that speaks for the data set, "" where the task's own default does.
@@ -42,7 +42,7 @@ class Dataset:
     classnames: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     class_prompts: tuple[tuple[str, ...], ...] | None = None
-    differences: tuple[str, ...] = ()
+    differences: Mapping[str, str] = field(default_factory=dict, compare=False)
     captions: tuple[str, ...] | None = None
     image_of_caption: np.ndarray | None = None
     groups: np.ndarray | None = None

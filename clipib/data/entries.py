@@ -100,7 +100,7 @@ def with_entry_facts(dataset: Dataset, key: str, entry: Entry) -> Dataset:
 
     Words that differ from the entry's are told in its `differences`.
     """
-    names, differences = dataset.classnames, ()
+    names, differences = dataset.classnames, {}
     if entry.classes and len(names) != entry.classes:
         raise UserError(f"'{key}' has {len(names)} classes as read, {entry.classes} are expected.")
     if entry.classnames and names != entry.classnames:
@@ -111,11 +111,12 @@ def with_entry_facts(dataset: Dataset, key: str, entry: Entry) -> Dataset:
                 hint="Labels would mean other classes. Fetch the data again, or name the path to use it as it is.",
             )
         differ = [f"'{a}' for '{b}'" for a, b in zip(names, entry.classnames) if a != b]
-        differences += (f"{counted(len(differ), 'class name')} of the data differ from the registry's: {differ[0]}",)
+        found = f"{counted(len(differ), 'class name')} of the data differ from the registry's: {differ[0]}"
+        differences["classnames"] = found
     if entry.templates and dataset.templates != entry.templates:
-        differences += ("the data's own templates are used; they differ from the registry's",)
+        differences["templates"] = "the data's own templates are used; they differ from the registry's"
     facts = {"main_metric": entry.main_metric, "groups": _group_of(dataset, key, entry)}
-    return replace(dataset, **facts, differences=differences, notes=(*dataset.notes, *differences))
+    return replace(dataset, **facts, differences=differences, notes=(*dataset.notes, *differences.values()))
 
 
 def check_entry_counts(dataset: Dataset, key: str, entry: Entry) -> None:

@@ -65,18 +65,24 @@ def reword(dataset: Dataset, wording: Wording) -> Dataset:
         if len(names) != len(dataset.classnames):
             own = f"'{dataset.name}' has {len(dataset.classnames):,} classes"
             raise UserError(f"'{wording.classnames}' names {len(names):,} classes; {own}.")
-        dataset = dataset.changed(classnames=names, differences=())
+        dataset = dataset.changed(classnames=names, differences=_without("classnames", dataset))
     if wording.templates is None:
         return dataset
-    templates = _templates(wording.templates)
+    templates, differences = _templates(wording.templates), _without("templates", dataset)
     if isinstance(templates, tuple):
-        return dataset.changed(templates=templates)
+        return dataset.changed(templates=templates, differences=differences)
     for name in dataset.classnames:
         if name not in templates:
             close = nearest(name, list(templates))
             found = f" The nearest there is '{close[0]}'." if close else ""
             raise UserError(f"'{wording.templates}' has no prompts for '{name}' of '{dataset.name}'.{found}")
-    return dataset.changed(class_prompts=tuple(templates[name] for name in dataset.classnames))
+    own = tuple(templates[name] for name in dataset.classnames)
+    return dataset.changed(class_prompts=own, differences=differences)
+
+
+def _without(words: str, dataset: Dataset) -> dict[str, str]:
+    """What else differs from the registry."""
+    return {k: v for k, v in dataset.differences.items() if k != words}
 
 
 def _templates(asked: str | Path) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
@@ -100,7 +106,7 @@ def _translated(dataset: Dataset, language: str) -> Dataset:
             hint="Give your own with --classnames and --templates.",
         )
     words = _languages()[language]
-    return dataset.changed(classnames=tuple(words["classnames"]), templates=tuple(words["templates"]), differences=())
+    return dataset.changed(classnames=tuple(words["classnames"]), templates=tuple(words["templates"]), differences={})
 
 
 @cache

@@ -197,8 +197,8 @@ def _worded(dataset: Dataset, wording: Wording, rules: Protocol) -> Dataset:
     dataset = reword(dataset, wording)
     if rules.is_strict and dataset.differences:
         raise UserError(
-            f"'{dataset.name}': " + "; ".join(dataset.differences) + ".",
-            hint="--protocol clip_benchmark takes the data's own words, as CLIP_benchmark does; so does wds:PATH.",
+            f"'{dataset.name}': " + "; ".join(dataset.differences.values()) + ".",
+            hint="Take the data's words with --protocol clip_benchmark, or your own with --classnames and --templates.",
         )
     return dataset
 

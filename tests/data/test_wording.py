@@ -92,3 +92,10 @@ def test_names_and_prompts_that_do_not_fit(cats, tmp_path):
         (tmp_path / "p.json").write_text(content)
         with pytest.raises(UserError, match=words):
             reword(cats, Wording(templates=tmp_path / "p.json"))
+
+
+def test_words_of_ones_own_end_the_difference_to_the_registry(cats, tmp_path):
+    differing = cats.changed(differences={"classnames": "x", "templates": "y"})
+    (tmp_path / "two.txt").write_text("a\nb")
+    assert list(reword(differing, Wording(classnames=tmp_path / "two.txt")).differences) == ["templates"]
+    assert list(reword(differing, Wording(templates="simple7")).differences) == ["classnames"]
