@@ -24,6 +24,7 @@ from clipib.tasks.results import Row, to_csv
 if TYPE_CHECKING:
     from clipib.tasks.prepare import Outcome
 
+USUAL = ("temperature=own",)  # params that a table does not show
 QUIET_SECONDS = 20.0  # between plain lines of one job
 MANY = 6  # more data sets than this share one table of their main metrics
 
@@ -192,7 +193,8 @@ def _by_metric(group: Sequence[Row]) -> list[dict[str, Any]]:
     for row in group:
         if _bounded(row):
             continue
-        record = {"metric": row.metric + (f" ({row.params})" if row.params else ""), "value": _number(row.value)}
+        params = ";".join(p for p in row.params.split(";") if p not in USUAL)
+        record = {"metric": row.metric + (f" ({params})" if params else ""), "value": _number(row.value)}
         record["95 % interval"] = f"{row.ci_low:.4f} to {row.ci_high:.4f}" if row.ci_low is not None else ""
         if ceilings:
             record["ceiling"] = _number(ceilings.get((row.metric, row.params)))

@@ -259,9 +259,7 @@ def _rows(
     rows.append(row("mean_per_class_recall", mean, n, {}, interval=interval, ties=ties))
     if calibration:
         rows.append(row("nll", float(predictions.nll.mean()), n, calibration, interval=bootstrap_mean(predictions.nll)))
-        rows.append(
-            row("ece", expected_calibration_error(predictions.confidence, hit), n, {**calibration, "bins": "15"})
-        )
+        rows.append(row("ece", expected_calibration_error(predictions.confidence, hit), n, calibration))
     if main == "macro_f1":
         rows.append(row("macro_f1", macro_f1(predictions.predicted, read.labels), n, {}, ties=ties))
     if read.groups is not None and (read.groups >= 0).any():
