@@ -300,11 +300,12 @@ def read(results: Path) -> list[dict[str, str]]:
 
 def print_table(results: Path, setting: str) -> None:
     """Markdown: every number of both tools, and by how many samples they differ."""
-    print("| checkpoint | data | precision | metric | CLIP_benchmark | clipib | samples apart |")
+    theirs_of = next((c for c in ("clip_benchmark", "open_clip") for r in read(results)[:1] if c in r), "")
+    print(f"| checkpoint | data | precision | metric | {theirs_of} | clipib | samples apart |")
     print("| --- | --- | --- | --- | ---: | ---: | ---: |")
     for row in read(results):
         if row["setting"] == setting:
-            theirs, ours = float(row["clip_benchmark"]), float(row["clipib"])
+            theirs, ours = float(row[theirs_of]), float(row["clipib"])
             apart = abs(theirs - ours) * int(row["n"])
             cells = [row[c] for c in ("checkpoint", "data", "precision", "metric")]
             print(f"| {' | '.join(cells)} | {theirs:.6f} | {ours:.6f} | {apart:.0f} |")
