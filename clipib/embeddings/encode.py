@@ -211,14 +211,15 @@ def _encode_texts(model: Model, texts: tuple[str, ...] | list[str], rows: Rows, 
 
     from clipib.models.shared_head import text_order
 
-    missing, size = rows.missing(), SHARED_TEXTS if model.shares_heads else TEXT_BATCH
+    missing, shares = rows.missing(), model.shares_heads
     tokens = model.tokenize([texts[i] for i in missing])
-    order = text_order(tokens).tolist() if model.shares_heads else tokens.argmax(dim=-1).argsort(stable=True).tolist()
+    order = text_order(tokens).tolist() if shares else tokens.argmax(dim=-1).argsort(stable=True).tolist()
     place = {i: j for j, i in enumerate(missing)}
     with progress.track("encoding texts", len(missing), unit="texts") as advance:
         for todo in rows.passes():
             left = set(todo)
-            for chunk in rows.claimed([missing[j] for j in order if missing[j] in left], size):
+            ordered = [missing[j] for j in order if missing[j] in left]
+            for chunk in rows.claimed(ordered, SHARED_TEXTS if shares else TEXT_BATCH):
                 with torch.inference_mode():
                     for places, features in model.encode_text_batches(tokens[[place[i] for i in chunk]]):
                         rows.add([chunk[j] for j in places], check_finite(features, model))
