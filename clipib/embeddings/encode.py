@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 AUTO_BATCH = 256  # images, where nothing is said
 TEXT_BATCH = 64  # larger batches of short texts are slower on a CPU
+SHARED_TEXTS = 512  # claimed at once where texts that begin alike share the work
 NAMED_BAD = 10
 
 
@@ -205,20 +206,24 @@ def _encode_pixels(model: Model, pixels: Tensor) -> np.ndarray:
 
 
 def _encode_texts(model: Model, texts: tuple[str, ...] | list[str], rows: Rows, progress: Progress) -> None:
-    """Fill in what is missing, shortest first."""
+    """Fill in what is missing: texts that begin alike together where they share the work, else shortest first."""
     import torch
 
-    missing = rows.missing()
+    from clipib.models.shared_head import text_order
+
+    missing, shares = rows.missing(), model.shares_heads
     tokens = model.tokenize([texts[i] for i in missing])
+    order = text_order(tokens).tolist() if shares else tokens.argmax(dim=-1).argsort(stable=True).tolist()
     place = {i: j for j, i in enumerate(missing)}
-    length = tokens.argmax(dim=-1).tolist()
     with progress.track("encoding texts", len(missing), unit="texts") as advance:
         for todo in rows.passes():
-            for chunk in rows.claimed(sorted(todo, key=lambda i: length[place[i]]), TEXT_BATCH):
+            left = set(todo)
+            ordered = [missing[j] for j in order if missing[j] in left]
+            for chunk in rows.claimed(ordered, SHARED_TEXTS if shares else TEXT_BATCH):
                 with torch.inference_mode():
-                    features = model.encode_texts(tokens[[place[i] for i in chunk]])
-                rows.add(chunk, check_finite(features, model))
-                advance(len(chunk))
+                    for places, features in model.encode_text_batches(tokens[[place[i] for i in chunk]]):
+                        rows.add([chunk[j] for j in places], check_finite(features, model))
+                        advance(len(places))
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:
