@@ -92,5 +92,5 @@ def _pick(loaded: list[Dataset], row: Row, manifest: Manifest, run: Run) -> Data
         dataset = dataset.sample(row.limit, seed=row.seed) if row.limit else dataset
         if dataset.sha256 == row.data_sha256:
             return dataset
-    what = "is not what it was when" if named else "is not among the data that are named; it was there when"
-    raise UserError(f"'{row.dataset}' {what} '{run.path}' was evaluated.", hint=ELSEWHERE)
+    text = f"No data found are '{row.dataset}' as it was when '{run.path}' was evaluated"
+    raise UserError(f"{text}: the images, their order, or their labels differ.", hint=ELSEWHERE)
