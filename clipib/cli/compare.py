@@ -108,9 +108,10 @@ def _tables(lines: Sequence[Line]) -> Iterable[tuple[str, list[Line]]]:
     if len(data_sets) <= MANY:
         for dataset, split, protocol in data_sets:
             own = [x for x in lines if (x.dataset, x.split, x.protocol) == (dataset, split, protocol)]
-            n = max((x.n for x in own if x.n), default=None)
+            counts = {x.n for x in own if x.n}
+            n = f", {counts.pop():,} samples" if len(counts) == 1 else ""
             part = f" ({split})" if split and not dataset.endswith(split) else ""
-            yield f"{dataset}{part}, {protocol}{f', {n:,} samples' if n else ''}", own
+            yield f"{dataset}{part}, {protocol}{n}", own
         return
     main = [x for x in lines if x.is_main]
     for metric in dict.fromkeys(x.metric for x in main):
@@ -143,17 +144,16 @@ def _cells(lines: Sequence[Line], found: Comparison, *, stacked: bool) -> list[d
 
 
 def _detectable(found: Comparison) -> list[dict[str, Any]]:
-    """Of every data set's main metrics the smallest difference that was in reach."""
-    return [
-        {
-            "data set": x.dataset,
-            "metric": x.metric,
-            "difference": _number(x.detectable) or "none",
-            "n": f"{x.n:,}",
-        }
-        for x in found.lines
-        if x.is_main and x.n is not None
-    ]
+    """The smallest difference that was in reach, of every data set's main metrics, or of all where none is compared."""
+    tested = [x for x in found.lines if x.n is not None]
+    with_main = {(x.dataset, x.split) for x in tested if x.is_main}
+    records = []
+    for x in tested:
+        if x.is_main or (x.dataset, x.split) not in with_main:
+            record = {"data set": x.dataset, "metric": x.metric, "difference": _number(x.detectable) or "none"}
+            n = f"{x.n:,}" + (f" of {x.units:,} images" if x.units != x.n and x.command == "retrieve" else "")
+            records.append({**record, "n": n})
+    return records
 
 
 def _folded(name: str, params: str = "") -> str:

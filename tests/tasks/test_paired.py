@@ -210,7 +210,7 @@ def test_a_checkpoint_is_picked_by_name_weights_or_hash(tmp_path):
     for text, words in ((None, "has rows of 3"), ("openai", "fits 2"), ("x", "fits no checkpoint")):
         with pytest.raises(UserError, match=words) as caught:
             rows_of_checkpoint(run, text, flag="--checkpoint-a")
-        assert "RN50 (openai) cccccccc" in caught.value.message and "--checkpoint-a" in caught.value.hint
+        assert "RN50 (openai) cccccccc" in caught.value.message and "--checkpoint-a cccccccc" in caught.value.hint
 
 
 def test_a_run_is_a_folder_or_its_table(tmp_path):
