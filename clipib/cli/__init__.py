@@ -43,6 +43,7 @@ from clipib.cli import (  # noqa: E402
     demo,
     embed,
     finetune,
+    gate,
     ib_analyze,
     pmi_probe,
     retrieve,
@@ -50,5 +51,5 @@ from clipib.cli import (  # noqa: E402
     zeroshot,
 )
 
-for _module in (demo, finetune, zeroshot, retrieve, pmi_probe, ib_analyze, embed, search, catalog, data, cache):
+for _module in (demo, finetune, zeroshot, retrieve, gate, pmi_probe, ib_analyze, embed, search, catalog, data, cache):
     _module.register(app)

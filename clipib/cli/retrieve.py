@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from clipib.cli import options as o
-from clipib.cli.output import make_progress, print_rows
+from clipib.cli.gated import planned_gates, print_judged
+from clipib.cli.output import make_progress
 
 EXAMPLES = """Examples:
 
@@ -54,6 +55,16 @@ def retrieve(
     offline: o.Offline = False,
     dry_run: o.DryRun = False,
     config: o.Config = None,
+    fail_under: o.FailUnder = [],  # noqa: B006
+    fail_over: o.FailOver = [],  # noqa: B006
+    baseline: o.BaselineRun = None,
+    baseline_checkpoint: o.BaselineCheckpoint = None,
+    max_drop: o.MaxDrop = None,
+    significant: o.Significant = False,
+    non_inferior: o.NonInferior = None,
+    alpha: o.Alpha = 0.05,
+    require_complete: o.RequireComplete = False,
+    gate_metrics: o.GateMetrics = [],  # noqa: B006
     out: o.OutFolder = Path("runs/retrieve"),
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
@@ -62,11 +73,22 @@ def retrieve(
 ) -> None:
     """Rank images for captions and captions for images: recall at k both ways."""
     progress = make_progress()
+    gates = planned_gates(
+        ctx,
+        "retrieve",
+        datasets,
+        name=name,
+        recall_k=o.whole_numbers("--recall-k", recall_k),
+        conditions={"limit": limit, "precision": precision},
+        out=out,
+    )
     from clipib.tasks.retrieve import retrieve as run
 
     outcome = run(**o.task_options(ctx) | {"recall_k": o.whole_numbers("--recall-k", recall_k)}, progress=progress)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
         return
-    print_rows(outcome.rows, format_)
+    code = print_judged(gates, outcome.rows, out, format_, seed=seed, progress=progress)
     progress.say(f"results in {out / 'results.csv'}")
+    if code:
+        raise typer.Exit(code)

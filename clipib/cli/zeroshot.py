@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from clipib.cli import options as o
-from clipib.cli.output import make_progress, print_rows
+from clipib.cli.gated import planned_gates, print_judged
+from clipib.cli.output import make_progress
 
 EXAMPLES = """Examples:
 
@@ -63,6 +64,16 @@ def zeroshot(
     offline: o.Offline = False,
     dry_run: o.DryRun = False,
     config: o.Config = None,
+    fail_under: o.FailUnder = [],  # noqa: B006
+    fail_over: o.FailOver = [],  # noqa: B006
+    baseline: o.BaselineRun = None,
+    baseline_checkpoint: o.BaselineCheckpoint = None,
+    max_drop: o.MaxDrop = None,
+    significant: o.Significant = False,
+    non_inferior: o.NonInferior = None,
+    alpha: o.Alpha = 0.05,
+    require_complete: o.RequireComplete = False,
+    gate_metrics: o.GateMetrics = [],  # noqa: B006
     out: o.OutFolder = Path("runs/zeroshot"),
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
@@ -71,11 +82,16 @@ def zeroshot(
 ) -> None:
     """Classify labelled images by class prompts: acc1, acc5, mean per-class recall."""
     progress = make_progress()
+    gates = planned_gates(
+        ctx, "zeroshot", datasets, name=name, conditions={"limit": limit, "precision": precision}, out=out
+    )
     from clipib.tasks.zeroshot import zeroshot as run
 
     outcome = run(**o.task_options(ctx), progress=progress)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
         return
-    print_rows(outcome.rows, format_)
+    code = print_judged(gates, outcome.rows, out, format_, seed=seed, progress=progress)
     progress.say(f"results in {out / 'results.csv'}")
+    if code:
+        raise typer.Exit(code)
