@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clipib.cli import options as o
-from clipib.cli.gated import planned_gates, print_judged
+from clipib.cli.gated import planned_gates, print_gates, print_verdicts
 from clipib.cli.output import make_progress
 from clipib.errors import UserError
 
@@ -45,6 +46,7 @@ def gate(
     """Hold a finished run to thresholds and to a baseline: exit 1 exactly when a gate fails."""
     progress = make_progress()
     from clipib.tasks.runs import read_run, rows_of_checkpoint
+    from clipib.tasks.verdicts import exit_code, judge, to_csv
 
     found = read_run(run)
     # Of one folder two checkpoints may be compared, but not one with itself.
@@ -55,6 +57,12 @@ def gate(
     if found.status == "running":
         progress.warn(f"'{run}' is not finished, or was cut off")
     rows = rows_of_checkpoint(found, checkpoint, flag="--checkpoint") if checkpoint else found.rows
-    code = print_judged(gates, rows, found.samples.parent, format_, seed=seed, write=False, progress=progress)
-    if code:
+    verdicts = judge(gates, rows, found.samples.parent, seed=seed, progress=progress)
+    if format_ == "csv":
+        sys.stdout.write(to_csv(verdicts))
+    elif format_ == "table":
+        print_gates(verdicts)
+    else:
+        print_verdicts(rows, verdicts, format_)
+    if code := exit_code(verdicts):
         raise typer.Exit(code)

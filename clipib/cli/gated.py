@@ -16,13 +16,14 @@ from clipib.cli.options import GATE_OPTIONS, split_commas
 from clipib.cli.output import main_metrics, print_records, print_rows
 from clipib.errors import UserError
 from clipib.progress import SILENT, Progress, counted
-from clipib.tasks.results import Row
+from clipib.tasks.results import GATES_FILE, Row
 
 if TYPE_CHECKING:
     from clipib.tasks.gates import Gates
     from clipib.tasks.verdicts import Verdict
 
 SHOWN_WORDS = {"passed": "passed", "failed": "FAILED", "no row": "NO ROW", "no test": "NO TEST"}
+KINDS = {"max-drop significant": ("max-drop", "(if proved)")}
 
 
 def planned_gates(ctx: typer.Context, command: str, datasets: str | Sequence[str] = (), **asked: Any) -> Gates | None:
@@ -32,7 +33,8 @@ def planned_gates(ctx: typer.Context, command: str, datasets: str | Sequence[str
         asked: what else the run is asked for, see `clipib.tasks.gates.plan_gates`.
     """
     given = {k: ctx.params[k] for k in GATE_OPTIONS}
-    if not any(v not in (None, False, []) for k, v in given.items() if k != "alpha"):
+    asked_for = [v for k, v in given.items() if k != "alpha" and v is not None and v is not False and v != []]
+    if not asked_for:
         return None
     from clipib.tasks.gates import plan_gates
 
@@ -48,24 +50,25 @@ def print_judged(
     *,
     failed: Sequence[tuple[str, str]] = (),
     seed: int = 0,
-    write: bool = True,
     progress: Progress = SILENT,
 ) -> int:
-    """Print the rows of a run, its verdicts after them, and give back the exit code.
+    """Print the rows of a run, its verdicts after them, keep these in `OUT/gates.csv`, and give back the exit code.
 
     Args:
-        failed: what could not be computed, and why. write: whether to keep the verdicts in `OUT/gates.csv`.
+        failed: what could not be computed, and why.
     """
+    (out / GATES_FILE).unlink(missing_ok=True)  # it would be taken for that of this call
     if gates is None:
         _print_plain(rows, format_, failed)
         return 3 if failed else 0
-    from clipib.tasks.verdicts import exit_code, judge
+    from clipib.tasks.verdicts import exit_code, judge, save_verdicts
 
     try:
-        verdicts = judge(gates, rows, out, seed=seed, partial=bool(failed), write=write, progress=progress)
+        verdicts = judge(gates, rows, out, seed=seed, partial=bool(failed), progress=progress)
     except UserError as error:
         _print_plain(rows, format_, [*failed, ("gates", error.message)])
         raise
+    save_verdicts(verdicts, out)
     print_verdicts(rows, verdicts, format_, failed=failed)
     return exit_code(verdicts, bool(failed))
 
@@ -90,13 +93,20 @@ def print_verdicts(
     else:
         print_rows(rows, format_)
         if format_ == "table":
-            print_gate_tables(verdicts)
-            for verdict in verdicts:
-                if verdict.verdict != "passed":
-                    print(f"{SHOWN_WORDS[verdict.verdict]}  {key_of(verdict)}: {verdict.words}")
+            print_gates(verdicts)
 
 
-def print_gate_tables(verdicts: Sequence[Verdict], format_: str = "table") -> None:
+def print_gates(verdicts: Sequence[Verdict]) -> None:
+    """The gates for people, and in words those that did not pass."""
+    _print_tables(verdicts, "table")
+    several = len({v.checkpoint_sha256 for v in verdicts}) > 1
+    for verdict in verdicts:
+        if verdict.verdict != "passed":
+            of = f" of {verdict.model} ({verdict.pretrained})" if several else ""
+            print(f"{SHOWN_WORDS[verdict.verdict]}  {key_of(verdict)}{of}: {verdict.words}")
+
+
+def _print_tables(verdicts: Sequence[Verdict], format_: str) -> None:
     """A table of gates for each checkpoint."""
     groups: dict[tuple[str, str, str], list[Verdict]] = {}
     for verdict in verdicts:
@@ -105,7 +115,7 @@ def print_gate_tables(verdicts: Sequence[Verdict], format_: str = "table") -> No
         title = f"gates of {model}{f' ({pretrained})' * bool(pretrained)}" if model else "gates"
         alphas = {v.alpha for v in group if v.alpha is not None}
         title += f"; {100 * (1 - 2 * alphas.pop()):g} % intervals" if alphas else ""
-        print_records([_record(v) for v in group], format_, title=title)
+        print_records([_record(v, narrow=format_ == "table") for v in group], format_, title=title)
 
 
 def key_of(verdict: Verdict) -> str:
@@ -118,14 +128,18 @@ def _metric_of(verdict: Verdict) -> str:
     return verdict.metric + (f"({params})" if params else "")
 
 
-def _record(verdict: Verdict) -> dict[str, Any]:
+def _record(verdict: Verdict, *, narrow: bool) -> dict[str, Any]:
+    """One gate; in a terminal, which has 80 columns, the margin stands beside the gate's kind."""
+    kind, how = KINDS.get(verdict.gate, (verdict.gate, ""))
+    margin = "" if verdict.margin is None else f"{verdict.margin:g}"
+    told = " ".join(filter(None, (kind, margin if narrow else "", how)))
     interval = f"{verdict.low:+.4f} to {verdict.high:+.4f}" if verdict.low is not None else ""
     return {
-        "gate": "\n".join(filter(None, (verdict.dataset, _metric_of(verdict), verdict.gate))),
+        "gate": "\n".join(filter(None, (verdict.dataset, _metric_of(verdict), told))),
         "baseline": _number(verdict.baseline),
         "value": _number(verdict.value),
         "difference": "" if verdict.difference is None else f"{verdict.difference:+.4f}\n{interval}".strip(),
-        "margin": "" if verdict.margin is None else f"{verdict.margin:g}",
+        **({} if narrow else {"margin": margin}),
         "verdict": SHOWN_WORDS[verdict.verdict],
     }
 
@@ -145,7 +159,8 @@ def _print_summary(rows: Sequence[Row], verdicts: Sequence[Verdict], failed: Seq
             print(f"- **{SHOWN_WORDS[verdict.verdict]}** `{key_of(verdict)}`: {verdict.words}")
     for name, why in failed:
         print(f"- **NOT DONE** `{name}`: {why}")
-    print()
-    print_gate_tables(verdicts, "md")
+    if rest or failed:
+        print()
+    _print_tables(verdicts, "md")
     for title, records in main_metrics(rows):
         print_records(records, "md", title=title)

@@ -78,6 +78,7 @@ def retrieve(
         "retrieve",
         datasets,
         name=name,
+        models=[model],
         recall_k=o.whole_numbers("--recall-k", recall_k),
         conditions={"limit": limit, "precision": precision},
         out=out,

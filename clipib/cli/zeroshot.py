@@ -83,7 +83,13 @@ def zeroshot(
     """Classify labelled images by class prompts: acc1, acc5, mean per-class recall."""
     progress = make_progress()
     gates = planned_gates(
-        ctx, "zeroshot", datasets, name=name, conditions={"limit": limit, "precision": precision}, out=out
+        ctx,
+        "zeroshot",
+        datasets,
+        name=name,
+        models=[model],
+        conditions={"limit": limit, "precision": precision},
+        out=out,
     )
     from clipib.tasks.zeroshot import zeroshot as run
 

@@ -12,11 +12,11 @@ from clipib.data.catalog import CATALOG
 from clipib.errors import UserError
 from clipib.metrics.catalog import metric_of
 from clipib.registry import unknown_name
+from clipib.tasks.paired import MARKS
 from clipib.tasks.results import RUN_PARAMS, Row
 from clipib.tasks.runs import CheckpointName, Run, checkpoints_of, read_run, rows_of_checkpoint
 
 REFERENCES_FILE = Path(__file__).with_name("reference_rows.csv")
-MARKS = ("overlap", "group")  # params that tell of a result, not of what was asked
 STAGE = "stage=best"  # of a training run: what it hands over
 FLAG = "--baseline-checkpoint"
 
@@ -157,6 +157,27 @@ def _spelling(checkpoint: CheckpointName) -> str:
     return f"{checkpoint.model}/{checkpoint.pretrained}"
 
 
+def check_published(baseline: Baseline, names: Sequence[str] | None, models: Sequence[str]) -> None:
+    """Refuse, before a run, to compare it with published numbers that there are not.
+
+    Args:
+        names: the data sets asked for, None where that is not known. models: the checkpoints asked for, as typed.
+
+    Raises:
+        UserError: when the table has none of the data sets, or not the model.
+    """
+    rows, found = baseline.run.rows, checkpoints_of(baseline.run.rows)
+    if names is not None and not {r.dataset for r in rows} & set(names):
+        raise UserError(f"'{baseline.name}' has no number for {', '.join(names[:4])}.", hint=_near(rows, set(names)))
+    known = {spelling for c in found for spelling in (c.model, _spelling(c))}
+    for model in models if baseline.checkpoint is None else ():
+        if model.replace("-quickgelu", "") not in known:
+            hint = f"Say which one it is to be compared with: {FLAG} {_spelling(found[0])}."
+            raise UserError(
+                f"'{model}' is not in '{baseline.name}', which has {', '.join(map(_spelling, found))}.", hint=hint
+            )
+
+
 def match_published(ours: Sequence[Row], published: Sequence[Row], name: str) -> list[tuple[Row, Row]]:
     """Pairs of a published row and ours.
 
@@ -186,7 +207,13 @@ def _nothing_published(ours: Sequence[Row], published: Sequence[Row], name: str)
     message = f"'{name}' has no number for {', '.join(sorted({f'{r.dataset}.{r.metric}' for r in ours})[:4])}."
     if metrics := sorted({r.metric for r in published if r.dataset in sets and metric_of(r.metric)}):
         return UserError(message, hint=f"It has others: --gate-metrics {','.join(metrics)}.")
+    return UserError(message, hint=_near(published, sets))
+
+
+def _near(published: Sequence[Row], sets: set[str]) -> str:
+    """The same data sets by another protocol, or some of those that there are."""
     bare = {d.removeprefix("datacomp/") for d in sets}
-    if close := sorted({r.dataset for r in published if r.dataset.removeprefix("datacomp/") in bare}):
-        return UserError(message, hint=f"It has {', '.join(close[:4])}, which clipib reads under that name.")
-    return UserError(message, hint=f"It has {', '.join(sorted({r.dataset for r in published})[:6])}, ...")
+    close = sorted({r.dataset for r in published if r.dataset.removeprefix("datacomp/") in bare})
+    if close:
+        return f"It has {', '.join(close[:4])}: its data sets are other files."
+    return f"It has {', '.join(sorted({r.dataset for r in published})[:6])}, ..."

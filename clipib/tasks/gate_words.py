@@ -164,8 +164,7 @@ def check_names(thresholds: Iterable[Threshold], names: Iterable[str]) -> None:
         if not any(names_it(t, n) for t in _spellings(threshold.dataset) for n in names):
             error = unknown_name("data set", threshold.dataset, names)
             message = error.message.replace(f"'{threshold.dataset}'.", f"'{threshold.dataset}' in --{threshold.kind}.")
-            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-            raise UserError(message, hint=f"A gate is on a data set of this call: {shown}.")
+            raise UserError(message, hint="A gate is on a data set of this call, by the name that its rows bear.")
 
 
 def _spellings(typed: str) -> tuple[str, ...]:

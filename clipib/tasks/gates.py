@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipib.errors import UserError
-from clipib.tasks.baselines import Baseline, read_baseline
+from clipib.tasks.baselines import Baseline, check_published, read_baseline
 from clipib.tasks.gate_words import (
     OVER,
     UNDER,
@@ -53,6 +53,7 @@ def plan_gates(
     datasets: str | Sequence[str] = (),
     *,
     name: str = "",
+    models: Sequence[str] = (),
     recall_k: Sequence[int] = (),
     conditions: dict[str, Any] | None = None,
     out: str | Path | None = None,
@@ -71,7 +72,7 @@ def plan_gates(
 
     Args:
         command: "zeroshot", "retrieve" or "finetune"; "" for a run that is there already.
-        datasets, name, recall_k, out: what that command is asked for.
+        datasets, name, models, recall_k, out: what that command is asked for.
         conditions: columns of its rows that are known before, such as limit and precision.
         fail_under, fail_over: comma lists, see `parse_thresholds`.
         baseline: a run folder, a `results.csv`, `ref:open_clip` or `ref:clip_benchmark`; read now, so that the run
@@ -107,6 +108,8 @@ def plan_gates(
     if names is not None:
         check_names(thresholds, names)
     read = read_baseline(baseline, checkpoint=baseline_checkpoint) if baseline is not None else None
+    if read is not None and read.published:
+        check_published(read, names, models)
     if read is not None:
         _check_baseline(read, command, drops, out, names, conditions or {})
     return Gates(
@@ -186,10 +189,9 @@ def _check_baseline(
     if baseline.published:
         return
     if out is not None and Path(out).resolve() == baseline.run.samples.parent.resolve():
-        hint = "Name another --out."
-        raise UserError(
-            f"--baseline and --out are one folder, '{out}': a run would be compared with itself.", hint=hint
-        )
+        hint = "Name another folder, or with --baseline-checkpoint another checkpoint of this one."
+        hint = "Name another --out." if command else hint
+        raise UserError(f"'{out}' is the baseline itself: it would be compared with itself.", hint=hint)
     rows = [r for r in baseline.run.rows if r.command == command or not command]
     if not rows:
         found = ", ".join(sorted({r.command for r in baseline.run.rows})) or "none that a gate may be on"

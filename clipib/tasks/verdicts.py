@@ -17,10 +17,9 @@ from clipib.tasks.baselines import baseline_rows, gateable, match_published, own
 from clipib.tasks.gate_words import UNDER, Threshold, names_it
 from clipib.tasks.gates import COMPLETE, MAX_DROP, SIGNIFICANT, Gates
 from clipib.tasks.paired import match, pair
-from clipib.tasks.results import SAMPLES, Row
+from clipib.tasks.results import GATES_FILE, SAMPLES, Row
 from clipib.tasks.runs import CheckpointName, Run, checkpoints_of
 
-GATES_FILE = "gates.csv"
 PASSED, FAILED, NO_ROW, NO_TEST = "passed", "failed", "no row", "no test"
 ROUNDING = 1e-9  # 0.9 - 0.897 is not a drop beyond 0.003
 
@@ -60,17 +59,14 @@ def judge(
     *,
     seed: int = 0,
     partial: bool = False,
-    write: bool = True,
     progress: Progress = SILENT,
 ) -> list[Verdict]:
     """Hold the rows of a run to its gates.
 
     Args:
-        rows: those that were asked for. out: the folder of the run, whose samples are compared, and where `gates.csv`
-            goes.
+        rows: those that were asked for. out: the folder of the run, whose samples are compared.
         seed: of the bootstrap.
         partial: some of what was asked for could not be computed; a missing row then is no failure of the checkpoint.
-        write: whether to write `gates.csv`.
 
     Returns:
         A verdict for each gate and checkpoint.
@@ -89,9 +85,12 @@ def judge(
             verdicts += _judge_against(gates, own, checkpoint, run, seed, partial, progress)
     if gates.baseline is not None and not rows:
         verdicts += [_verdict(checkpoint, k, m, NO_ROW, "this run has no row") for k, m in gates.drops]
-    if write:
-        write_aside(Path(out) / GATES_FILE, lambda file: file.write(to_csv(verdicts).encode()))
     return verdicts
+
+
+def save_verdicts(verdicts: Sequence[Verdict], out: str | Path) -> None:
+    """Write `gates.csv`."""
+    write_aside(Path(out) / GATES_FILE, lambda file: file.write(to_csv(verdicts).encode()))
 
 
 def exit_code(verdicts: Collection[Verdict], partial: bool = False) -> int:
@@ -235,8 +234,11 @@ def _judge_drop(
         interval, why, apart = paired.difference, paired.why, paired.only_a + paired.only_b
     if interval is not None:
         found |= {"low": interval.low, "high": interval.high, "alpha": gates.alpha}
+    same = bool(row.checkpoint_sha256) and row.checkpoint_sha256 == base.checkpoint_sha256 and difference == 0
     if kind == MAX_DROP:
         verdict, words = _by_value(sign * difference, margin)
+    elif same:
+        verdict, words = PASSED, "the same weights gave the same number"
     elif interval is None:
         verdict, words = NO_TEST, f"no paired interval: {why}"
     else:
