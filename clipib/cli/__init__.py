@@ -39,6 +39,7 @@ def root(
 from clipib.cli import (  # noqa: E402
     cache,
     catalog,
+    compare,
     data,
     demo,
     embed,
@@ -51,5 +52,19 @@ from clipib.cli import (  # noqa: E402
     zeroshot,
 )
 
-for _module in (demo, finetune, zeroshot, retrieve, gate, pmi_probe, ib_analyze, embed, search, catalog, data, cache):
+for _module in (
+    demo,
+    finetune,
+    zeroshot,
+    retrieve,
+    compare,
+    gate,
+    pmi_probe,
+    ib_analyze,
+    embed,
+    search,
+    catalog,
+    data,
+    cache,
+):
     _module.register(app)
