@@ -12,11 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import quoteattr
 
-import typer
-
-from clipib.cli.exits import IN_PART
+from clipib.cli.junit import junit
 from clipib.errors import UserError
 from clipib.progress import Progress, counted
 from clipib.tasks.results import Row, to_csv
@@ -103,18 +100,12 @@ class LiveProgress(Progress):
         self.say(f"{what}: {done:,.0f} {unit} in {_duration(time.monotonic() - start)}")
 
 
-def end_in_part(outcome: Outcome, progress: Progress) -> None:
-    """Name what could not be done under `--keep-going`, and end with 3; return where nothing is missing.
-
-    Raises:
-        typer.Exit: with 3.
-    """
-    if not outcome.failures:
-        return
-    progress.warn(f"{counted(len(outcome.failures), 'evaluation')} could not be done:")
+def say_failures(outcome: Outcome, progress: Progress) -> None:
+    """Name at the end, where it is seen, what could not be done under `--keep-going`."""
+    if outcome.failures:
+        progress.warn(f"{counted(len(outcome.failures), 'evaluation')} could not be done:")
     for failure in outcome.failures:
         progress.warn(f"- {failure}" + (f" {failure.error.hint}" if failure.error.hint else ""))
-    raise typer.Exit(IN_PART)
 
 
 def print_rows(rows: Sequence[Row], format_: str) -> None:
@@ -124,10 +115,10 @@ def print_rows(rows: Sequence[Row], format_: str) -> None:
     elif format_ == "json":
         print(json.dumps([asdict(r) for r in rows], indent=2))
     elif format_ == "junit":
-        sys.stdout.write(_junit(rows))
+        sys.stdout.write(junit(rows))
     else:
         many = len({(r.model, r.pretrained, r.dataset) for r in rows}) > MANY
-        for title, records in _main_metrics(rows) if many else _by_data_set(rows):
+        for title, records in main_metrics(rows) if many else _by_data_set(rows):
             _print_records(records, format_, title=title)
 
 
@@ -156,7 +147,7 @@ def print_probed(probed: Sequence[Any], format_: str) -> None:
         _print_records(records, format_, title=f"{found.dataset}, {found.model}: {found.about}")
 
 
-def _main_metrics(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def main_metrics(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Of many data sets one table per checkpoint, with the main metric of each."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -232,7 +223,8 @@ def _print_records(records: Sequence[dict[str, Any]], format_: str, *, title: st
             print(f"**{title}**\n")
         print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
         for record in records:
-            print("| " + " | ".join(str(record[n]).replace("|", "\\|") for n in names) + " |")
+            cells = (str(record[n]).replace("|", "\\|").replace("\n", "<br>") for n in names)
+            print("| " + " | ".join(cells) + " |")
         print()
         return
     from rich import box
@@ -254,23 +246,6 @@ def _print_records(records: Sequence[dict[str, Any]], format_: str, *, title: st
     for record in records:
         table.add_row(*(Text("" if record[n] is None else str(record[n])) for n in names))
     console.print(table)
-
-
-def _junit(rows: Sequence[Row]) -> str:
-    """A suite per checkpoint, a case per metric."""
-    suites: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        suites.setdefault((row.model, row.pretrained, row.checkpoint_sha256[:12]), []).append(row)
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<testsuites>"]
-    for (model, pretrained, sha), cases in suites.items():
-        lines.append(f'  <testsuite name={quoteattr(f"{model} {pretrained} {sha}")} tests="{len(cases)}" failures="0">')
-        for row in cases:
-            name = row.metric + (f" ({row.params})" if row.params else "")
-            lines.append(f"    <testcase classname={quoteattr(row.dataset)} name={quoteattr(name)}>")
-            lines.append(f"      <system-out>{row.value!r}</system-out>")
-            lines.append("    </testcase>")
-        lines.append("  </testsuite>")
-    return "\n".join([*lines, "</testsuites>", ""])
 
 
 def _is_number(cell: Any) -> bool:

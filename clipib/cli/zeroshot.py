@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from clipib.cli import options as o
-from clipib.cli.output import end_in_part, make_progress, print_rows
+from clipib.cli.exits import IN_PART
+from clipib.cli.gated import planned_gates, print_judged
+from clipib.cli.output import make_progress, say_failures
 
 EXAMPLES = """Examples:
 
@@ -84,6 +86,16 @@ def zeroshot(
     offline: o.Offline = False,
     dry_run: o.DryRun = False,
     config: o.Config = None,
+    fail_under: o.FailUnder = [],  # noqa: B006
+    fail_over: o.FailOver = [],  # noqa: B006
+    baseline: o.BaselineRun = None,
+    baseline_checkpoint: o.BaselineCheckpoint = None,
+    max_drop: o.MaxDrop = None,
+    significant: o.Significant = False,
+    non_inferior: o.NonInferior = None,
+    alpha: o.Alpha = 0.05,
+    require_complete: o.RequireComplete = False,
+    gate_metrics: o.GateMetrics = [],  # noqa: B006
     out: o.OutFolder = Path("runs/zeroshot"),
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
@@ -92,12 +104,28 @@ def zeroshot(
 ) -> None:
     """Classify labelled images by class prompts: accuracies, recall per class, calibration."""
     progress = make_progress()
+    from clipib.tasks.protocol import choose_protocol
+
+    rules = choose_protocol(protocol, precision, "label")
+    gates = planned_gates(
+        ctx,
+        "zeroshot",
+        datasets,
+        name=name,
+        models=o.split_commas(model),
+        conditions={"limit": limit, "protocol": rules.name, "precision": rules.precision},
+        out=out,
+    )
     from clipib.tasks.zeroshot import zeroshot as run
 
     outcome = run(**o.task_options(ctx) | {"batch_size": o.batch_size_of(batch_size)}, progress=progress)
+    failed = [(failure.place, failure.error.message) for failure in outcome.failures]
+    code = IN_PART * bool(failed)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
     else:
-        print_rows(outcome.rows, format_)
+        code = print_judged(gates, outcome.rows, out, format_, failed=failed, seed=seed, progress=progress)
         progress.say(f"results in {out / 'results.csv'}")
-    end_in_part(outcome, progress)
+    say_failures(outcome, progress)
+    if code:
+        raise typer.Exit(code)

@@ -42,9 +42,12 @@ class Failure(NamedTuple):
     dataset: str
     error: UserError
 
+    @property
+    def place(self) -> str:
+        return " on ".join(filter(None, (self.model, self.dataset)))
+
     def __str__(self) -> str:
-        place = " on ".join(filter(None, (self.model, self.dataset)))
-        return f"{place}: {self.error.message}"
+        return f"{self.place}: {self.error.message}"
 
 
 class Outcome(NamedTuple):

@@ -28,6 +28,7 @@ from clipib.files import write_aside
 
 SCHEMA = "clipib.results/1"
 CSV_FILE, JSON_FILE, SAMPLES, LOCK_FILE = "results.csv", "results.json", "samples", ".lock"
+GATES_FILE = "gates.csv"  # of the last call, where it had gates
 
 
 @dataclass(frozen=True)
