@@ -11,7 +11,7 @@ from clipib.data.dataset import Dataset
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
-from clipib.metrics.retrieval import recall_at_k
+from clipib.metrics.retrieval import average_precision_at_r, mean_rank, median_rank, recall_at_k
 from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
@@ -107,8 +107,7 @@ def retrieve(
         folder.begin()
         run = RunContext("retrieve", loaded_model, PROTOCOL, seed)
         for dataset, overlap in zip(planned, overlaps, strict=True):
-            asked = [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in recall_k]
-            if kept := folder.kept(run.row(dataset), asked, max_bad=max_bad):
+            if kept := folder.kept(run.row(dataset), asked(dataset, recall_k), max_bad=max_bad):
                 progress.say(f"{dataset.name}: kept from an earlier run")
                 rows += kept
                 continue
@@ -136,6 +135,12 @@ def retrieve(
     return Outcome(rows, out, images_encoded, texts_encoded)
 
 
+def asked(dataset: Dataset, recall_k: tuple[int, ...]) -> list[str]:
+    """The metrics that a data set gets, whatever its captions."""
+    of_both = [*(f"recall@{k}" for k in recall_k), "median_rank", "mean_rank"]
+    return [*(f"{way}_retrieval_{metric}" for way in ("image", "text") for metric in of_both), "text_retrieval_map@r"]
+
+
 def _rows(
     run: RunContext,
     dataset: Dataset,
@@ -145,30 +150,41 @@ def _rows(
     n_bad: int,
     overlap: dict[str, str],
 ) -> list[Row]:
-    """Both recalls at every k; on digitworld beside those of the true PMI."""
+    """All metrics both ways, for a recall that ties decide also its bounds; on digitworld recalls of the true PMI."""
     independent = len(read.captions) == len(read)
+    precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
     rows = []
-    for way, found, tied in (
-        ("image", ranks.text_to_image, ranks.tied_texts),
-        ("text", ranks.image_to_text, ranks.tied_images),
+    for way, found, ahead, tied, others in (
+        ("image", ranks.text_to_image, ranks.ahead_texts, ranks.tied_texts, {}),
+        ("text", ranks.image_to_text, ranks.ahead_images, ranks.tied_images, {"map@r": float(precisions.mean())}),
     ):
+        of_way = {"n": len(found), "n_bad": n_bad, "n_ties": int((tied > 0).sum())}
         for k in recall_k:
-            value, n = recall_at_k(found.numpy(), k), len(found)
-            low, high = wilson_interval(value, n) if way == "text" or independent else (None, None)
-            rows.append(
-                run.row(
-                    dataset,
-                    metric=f"{way}_retrieval_recall@{k}",
-                    params=join_params(overlap),
-                    value=value,
-                    ci_low=low,
-                    ci_high=high,
-                    n=n,
-                    n_bad=n_bad,
-                    n_ties=int(tied.sum()),
-                    is_main=k == 1,
+            values = {"": recall_at_k(found.numpy(), k)}
+            bounds = {
+                "optimistic": recall_at_k(ahead.numpy(), k),
+                "pessimistic": recall_at_k((ahead + tied).numpy(), k),
+            }
+            if bounds["optimistic"] != bounds["pessimistic"]:
+                values |= bounds
+            for ties, value in values.items():
+                low, high = wilson_interval(value, len(found)) if way == "text" or independent else (None, None)
+                rows.append(
+                    run.row(
+                        dataset,
+                        metric=f"{way}_retrieval_recall@{k}",
+                        params=join_params(overlap | ({"ties": ties} if ties else {})),
+                        value=value,
+                        ci_low=low,
+                        ci_high=high,
+                        is_main=k == 1 and not ties,
+                        **of_way,
+                    )
                 )
-            )
+        more = {"median_rank": median_rank(found.numpy()), "mean_rank": mean_rank(found.numpy()), **others}
+        for metric, value in more.items():
+            params = join_params(overlap)
+            rows.append(run.row(dataset, metric=f"{way}_retrieval_{metric}", params=params, value=value, **of_way))
     if read.world is not None and len(read) <= TRUTH_LIMIT:
         params = join_params({**overlap, "scores": "true_pmi", "ties": "expected"})
         for way, by_k in true_pmi_recall(read, recall_k).items():
@@ -180,10 +196,12 @@ def _rows(
 def _samples(read: Dataset, ranks: Ranks) -> dict[str, Any]:
     """One line per query: captions look for their image, images for their captions."""
     ids = np.array(read.images.ids, dtype=object)
+    precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
     return {
         "direction": ["text_to_image"] * len(read.captions) + ["image_to_text"] * len(read),
         "sample_id": [*ids[read.image_of_caption], *ids],
         "caption": [*read.captions, *[""] * len(read)],
         "rank": [*ranks.text_to_image.tolist(), *ranks.image_to_text.tolist()],
-        "tied": [*ranks.tied_texts.tolist(), *ranks.tied_images.tolist()],
+        "average_precision": [*[None] * len(read.captions), *precisions.tolist()],
+        "tied": [*(ranks.tied_texts > 0).tolist(), *(ranks.tied_images > 0).tolist()],
     }
