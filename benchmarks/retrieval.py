@@ -3,8 +3,8 @@
     python benchmarks/retrieval.py
 
 Features are made up at the size of COCO: 5,000 images, 25,010 captions, width 512. The recalls of both are compared
-first, and nothing is timed where they differ. Then rounds of one call each, in turn; a round is kept if a matrix
-product before and after it took the same time within a fifth. Memory is what a process of its own needs above its
+first, and nothing is timed where they differ. Then rounds of one call each, in turn; a round is thrown away if a matrix
+product after it took a fifth more or less than before it. Memory is what processes of their own need above their
 features. Rows go to benchmarks/results/retrieval.csv.
 """
 
@@ -31,8 +31,11 @@ COCO, LONG = (5_000, 25_010), (1_000, 1_000_000)
 MOVED = 1.2  # of the matrix product, beyond which others have used the machine
 
 
-def features(n: int, m: int, strength: float):
-    """Images (N, D), texts (M, D), each `strength` of its image and noise, and the image of every text."""
+def features(n: int, m: int, strength: float | None):
+    """Images (N, D), texts (M, D), each `strength` of its image and noise, and the image of every text.
+
+    Without a strength all of them are equal.
+    """
     import torch
     from torch.nn.functional import normalize
 
@@ -41,7 +44,9 @@ def features(n: int, m: int, strength: float):
     image_of_text, texts = torch.arange(m) * n // m, torch.empty(m, WIDTH)
     for i in range(0, m, 512):  # in place, so that making them takes no more memory than holding them
         noise = normalize(torch.randn(len(texts[i : i + 512]), WIDTH, generator=generator), dim=1)
-        texts[i : i + 512] = normalize(strength * images[image_of_text[i : i + 512]] + noise, dim=1)
+        texts[i : i + 512] = normalize((strength or 0.0) * images[image_of_text[i : i + 512]] + noise, dim=1)
+    if strength is None:
+        texts[:] = images[:] = images[:1].clone()
     return images, texts, image_of_text
 
 
@@ -89,20 +94,19 @@ def time_rounds(strength: float, rounds: int, threads: int) -> None:
     def probe() -> float:
         return float(np.median([timed(torch.mm, square, square) for _ in range(5)]))
 
-    kept, thrown = {name: [] for name in VARIANTS}, 0
-    while len(kept["clipib"]) < rounds and thrown < 4 * rounds:
+    found: list[tuple[bool, dict[str, float]]] = []
+    while sum(quiet for quiet, _ in found) < rounds and len(found) < 2 * rounds:
         before = probe()
-        found = {name: timed(call, *data) for name, call in VARIANTS.items()}
-        after = probe()
-        if max(before, after) > MOVED * min(before, after):
-            thrown += 1
-            continue
-        for name, seconds in found.items():
-            kept[name].append(seconds)
-    print(json.dumps({"seconds": kept, "thrown": thrown}))
+        seconds = {name: timed(call, *data) for name, call in VARIANTS.items()}
+        found.append((max(before, after := probe()) <= MOVED * min(before, after), seconds))
+    quiet = [seconds for is_quiet, seconds in found if is_quiet]
+    note = f"{len(found) - len(quiet)} of {len(found)} rounds thrown away"
+    if len(quiet) < 2:
+        quiet, note = [seconds for _, seconds in found], "the machine was never quiet: all rounds kept"
+    print(json.dumps({"seconds": {name: [r[name] for r in quiet] for name in VARIANTS}, "note": note}))
 
 
-def measure_memory(variant: str, n: int, m: int, strength: float, threads: int) -> None:
+def measure_memory(variant: str, n: int, m: int, strength: float | None, threads: int) -> None:
     """Print a JSON of the seconds, and of the MiB that the process reached above its features."""
     import torch
 
@@ -126,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=("time", "memory", "long"), help="one of the three parts")
+    parser.add_argument("--only", choices=("time", "memory", "equal", "long"), help="one of the parts")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -141,11 +145,15 @@ def main() -> None:
             what = f"ranks for k = 1, 5, 10, {kind}"
             rows += [(what, name, COCO[1], "s", s) for name, s in seconds.items()]
             rows.append((what, "CLIP_benchmark / clipib", COCO[1], "ratio", ratios))
-            notes.append(f"{found['thrown']} rounds thrown away")
+            notes.append(f"{kind}: {found['note']}")
         if options.only in (None, "memory"):
             for name in VARIANTS:
-                mib = child("memory", name, *COCO, strength, threads)["mib"]
-                rows.append((f"memory above the features, {kind}", name, COCO[1], "MiB", [mib]))
+                mib = [child("memory", name, *COCO, strength, threads)["mib"] for _ in range(options.rounds)]
+                rows.append((f"memory above the features, {kind}", name, COCO[1], "MiB", mib))
+    if options.only in (None, "equal"):
+        found = child("memory", "clipib", *COCO, None, threads)
+        rows.append(("memory above the features, all equal", "clipib", COCO[1], "MiB", [found["mib"]]))
+        rows.append(("ranks, all features equal", "clipib", COCO[1], "s", [found["seconds"]]))
     if options.only in (None, "long"):
         found = child("memory", "clipib", *LONG, 0.25, threads)
         what = "1,000,000 texts of 1,000 images"

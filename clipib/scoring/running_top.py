@@ -49,11 +49,10 @@ class RunningTop:
         return image, text, torch.arange(len(text)) - self._starts[image]
 
     def _best_of(self, tile: Tile) -> Tensor:
-        """(n,) a bound that the first R of each line of the tile reach, in the precision of its scores."""
+        """(n,) a bound that the first R of each line of the tile reach, or all of a shorter line."""
         most = min(int(self.length.max()), tile.scores.shape[1])
         best = tile.scores.topk(most, dim=1).values
         last = best.gather(1, (self.length - 1).clamp(max=most - 1)[:, None])[:, 0]
-        last = torch.where(self.length <= most, last, -torch.inf)
         # The R-th best by the tile and the R-th best in truth are each within the slack of one another.
         return bounds(last.double() - tile.slack, tile)[0]
 

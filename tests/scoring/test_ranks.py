@@ -8,6 +8,7 @@ from reference.ranks import inner_products, naive_ranks, ranks_of_scores
 from clipib.scoring.features import Features
 from clipib.scoring.kme import KME
 from clipib.scoring.ranks import retrieval_ranks
+from clipib.scoring.running_top import RunningTop
 from clipib.scoring.scorer import Scorer
 from clipib.scoring.wpse import WPSE
 
@@ -96,6 +97,43 @@ def test_all_equal_features_at_size_score_one_pair_a_tile(monkeypatch):
     ranks = retrieval_ranks(images, images, torch.arange(2000))
     assert torch.equal(ranks.text_to_image, torch.arange(2000)) and (ranks.tied_images == 1999).all()
     assert sum(seen) == 2000 + 4 * 3
+
+
+@pytest.mark.parametrize("tile", [None, (7, 300)])
+def test_tiles_full_of_ties_between_several_kinds(tile):
+    """Scores of vectors of halves are exact in any order; the oracle is a stable sort."""
+    halves = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5])] * 4)
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (halves[torch.randint(16, (n,), generator=generator)] for n in (200, 400))
+    owner = torch.arange(400) % 200
+    ranks = retrieval_ranks(images, texts, owner, tile=tile)
+    scores = images @ texts.T
+    to_image = scores.T.argsort(dim=1, descending=True, stable=True).argsort(dim=1)[torch.arange(400), owner]
+    place = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)[owner, torch.arange(400)]
+    assert torch.equal(ranks.text_to_image, to_image)
+    assert torch.equal(ranks.image_to_text, place.view(2, 200).amin(0))
+    assert torch.equal(ranks.own_text_ranks, place.clamp(max=2))
+    own = scores[owner, torch.arange(400)]
+    assert torch.equal(ranks.ahead_texts, (scores > own).sum(0))
+    assert torch.equal(ranks.tied_texts, (scores == own).sum(0) - 1)
+
+
+def test_the_lists_of_first_texts_stay_short(monkeypatch):
+    """Every text is better than all before it, and would stand first for a while."""
+    held = []
+    real = RunningTop.add
+
+    def add(self, tile, scorer):
+        real(self, tile, scorer)
+        held.append(sum(len(text) for _, text, _ in self._found))
+
+    monkeypatch.setattr(RunningTop, "add", add)
+    angle = torch.linspace(1.5, 0.1, 400).double()
+    texts = torch.stack([angle.cos(), angle.sin()], dim=1).float()
+    images = torch.tensor([[1.0, 0.0]]).repeat(10, 1)
+    ranks = retrieval_ranks(images, texts, torch.arange(400) // 40, tile=(10, 20))
+    assert ranks.own_text_ranks.tolist() == [40] * 360 + list(range(39, -1, -1))
+    assert max(held) <= 2 * 400
 
 
 def test_a_collapsed_model_is_settled_by_float64_tiles(monkeypatch):
