@@ -13,7 +13,7 @@ from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
 from clipib.metrics.bootstrap import bootstrap_mean
-from clipib.metrics.retrieval import recall_at_k
+from clipib.metrics.retrieval import average_precision_at_r, mean_rank, median_rank
 from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
@@ -116,13 +116,13 @@ def retrieve(
         read = images.dataset
         texts = embed_texts(job.run.model, read.captions, store=store, progress=progress)
         ranks = rank(job.run.model, images.array, texts.array, read.image_of_caption)
-        rows = _rows(job.run, job.dataset, read, ranks, recall_k, len(images.bad), job.overlap)
+        rows = _rows(job, read, ranks, recall_k, len(images.bad))
         return Evaluated(rows, _samples(read, ranks), images.n_encoded, texts.n_encoded)
 
     kind = Kind(
         work,
         like=lambda run, dataset: run.row(dataset),
-        asked=lambda dataset: [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in recall_k],
+        asked=lambda dataset: _asked(recall_k, rules),
         context=lambda loaded: RunContext("retrieve", loaded, protocol, seed),
         batched=rules.is_strict,
     )
@@ -148,12 +148,10 @@ def _as_clip_benchmark(
     to_image, to_text = retrieval_hits(
         images.array, texts.array, of_image, recall_k, device=model.device.type, amp=rules.image_amp, batch_size=size
     )
-    ways = (("image", to_image, len(order) == len(dataset)), ("text", to_text, True))
     rows = []
-    for way, hits, independent in ways:
+    for way, hits, clusters in (("image", to_image, of_image), ("text", to_text, None)):
         for k in recall_k:
-            value, n = float(hits[k].mean()), len(hits[k])
-            low, high = wilson_interval(value, n) if independent else bootstrap_mean(hits[k], clusters=of_image)
+            value, low, high = _proportion(hits[k], None if len(hits[k]) == len(dataset) else clusters)
             rows.append(
                 job.run.row(
                     dataset,
@@ -162,7 +160,7 @@ def _as_clip_benchmark(
                     value=value,
                     ci_low=low,
                     ci_high=high,
-                    n=n,
+                    n=len(hits[k]),
                     is_main=k == 1,
                 )
             )
@@ -184,41 +182,56 @@ def _first_hit(hits: dict[int, np.ndarray]) -> list[int]:
     return found.tolist()
 
 
-def _rows(
-    run: RunContext,
-    dataset: Dataset,
-    read: Dataset,
-    ranks: Ranks,
-    recall_k: tuple[int, ...],
-    n_bad: int,
-    overlap: dict[str, str],
-) -> list[Row]:
-    """Both recalls at every k; on digitworld beside those of the true PMI."""
-    independent = len(read.captions) == len(read)
+def _asked(recall_k: tuple[int, ...], rules: Protocol) -> list[str]:
+    """The metrics that a data set gets, whatever its captions."""
+    of_both = [f"recall@{k}" for k in recall_k] + ["median_rank", "mean_rank"] * rules.is_strict
+    both = [f"{way}_retrieval_{metric}" for way in ("image", "text") for metric in of_both]
+    return both + ["text_retrieval_map@r"] * rules.is_strict
+
+
+def _proportion(hits: np.ndarray, clusters: np.ndarray | None) -> tuple[float, float, float]:
+    """Share and its interval: Wilson's, or where queries come in clusters a bootstrap over those."""
+    value = float(hits.mean())
+    return value, *(wilson_interval(value, len(hits)) if clusters is None else bootstrap_mean(hits, clusters=clusters))
+
+
+def _rows(job: Job, read: Dataset, ranks: Ranks, recall_k: tuple[int, ...], n_bad: int) -> list[Row]:
+    """All metrics both ways, for a recall that ties decide also its bounds; on digitworld recalls of the true PMI."""
+    dataset, run, overlap = job.dataset, job.run, job.overlap
+    of_captions = None if len(read.captions) == len(read) else read.image_of_caption
+    precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
     rows = []
-    for way, found, tied in (
-        ("image", ranks.text_to_image, ranks.tied_texts),
-        ("text", ranks.image_to_text, ranks.tied_images),
+    for way, found, ahead, tied, clusters in (
+        ("image", ranks.text_to_image, ranks.ahead_texts, ranks.tied_texts, of_captions),
+        ("text", ranks.image_to_text, ranks.ahead_images, ranks.tied_images, None),
     ):
+        found, ahead, tied = found.numpy(), ahead.numpy(), tied.numpy()
+        of_way = {"n": len(found), "n_bad": n_bad, "n_ties": int((tied > 0).sum())}
         for k in recall_k:
-            value, n = recall_at_k(found.numpy(), k), len(found)
-            hits, clusters = found.numpy() < k, read.image_of_caption
-            single = way == "text" or independent
-            low, high = wilson_interval(value, n) if single else bootstrap_mean(hits, clusters=clusters)
-            rows.append(
-                run.row(
-                    dataset,
-                    metric=f"{way}_retrieval_recall@{k}",
-                    params=join_params(overlap),
-                    value=value,
-                    ci_low=low,
-                    ci_high=high,
-                    n=n,
-                    n_bad=n_bad,
-                    n_ties=int(tied.sum()),
-                    is_main=k == 1,
+            hits = {"": found < k}
+            optimistic, pessimistic = ahead < k, ahead + tied < k
+            if (optimistic != pessimistic).any():
+                hits |= {"optimistic": optimistic, "pessimistic": pessimistic}
+            for ties, hit in hits.items():
+                value, low, high = _proportion(hit, clusters)
+                rows.append(
+                    run.row(
+                        dataset,
+                        metric=f"{way}_retrieval_recall@{k}",
+                        params=join_params(overlap | ({"ties": ties} if ties else {})),
+                        value=value,
+                        ci_low=low,
+                        ci_high=high,
+                        is_main=k == 1 and not ties,
+                        **of_way,
+                    )
                 )
-            )
+        low, high = bootstrap_mean(found + 1.0, clusters=clusters)
+        more = [("median_rank", median_rank(found), None, None), ("mean_rank", mean_rank(found), low, high)]
+        more += [("map@r", float(precisions.mean()), *bootstrap_mean(precisions))] * (way == "text")
+        for metric, value, low, high in more:
+            values = {"value": value, "ci_low": low, "ci_high": high, "params": join_params(overlap)}
+            rows.append(run.row(dataset, metric=f"{way}_retrieval_{metric}", **values, **of_way))
     if read.world is not None and len(read) <= TRUTH_LIMIT:
         params = join_params({**overlap, "scores": "true_pmi", "ties": "expected"})
         for way, by_k in true_pmi_recall(read, recall_k).items():
@@ -230,10 +243,12 @@ def _rows(
 def _samples(read: Dataset, ranks: Ranks) -> dict[str, Any]:
     """One line per query: captions look for their image, images for their captions."""
     ids = np.array(read.images.ids, dtype=object)
+    precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
     return {
         "direction": ["text_to_image"] * len(read.captions) + ["image_to_text"] * len(read),
         "sample_id": [*ids[read.image_of_caption], *ids],
         "caption": [*read.captions, *[""] * len(read)],
         "rank": [*ranks.text_to_image.tolist(), *ranks.image_to_text.tolist()],
-        "tied": [*ranks.tied_texts.tolist(), *ranks.tied_images.tolist()],
+        "average_precision": [*[None] * len(read.captions), *precisions.tolist()],
+        "tied": [*(ranks.tied_texts > 0).tolist(), *(ranks.tied_images > 0).tolist()],
     }
