@@ -45,10 +45,11 @@ from clipib.cli import (  # noqa: E402
     finetune,
     ib_analyze,
     pmi_probe,
+    report,
     retrieve,
     search,
     zeroshot,
 )
 
-for _module in (demo, finetune, zeroshot, retrieve, pmi_probe, ib_analyze, embed, search, catalog, data, cache):
+for _module in (demo, finetune, zeroshot, retrieve, pmi_probe, ib_analyze, embed, search, report, catalog, data, cache):
     _module.register(app)

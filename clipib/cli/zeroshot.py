@@ -9,6 +9,7 @@ import typer
 
 from clipib.cli import options as o
 from clipib.cli.output import make_progress, print_rows
+from clipib.cli.per_class import show_per_class
 
 EXAMPLES = """Examples:
 
@@ -64,6 +65,12 @@ def zeroshot(
     dry_run: o.DryRun = False,
     config: o.Config = None,
     out: o.OutFolder = Path("runs/zeroshot"),
+    per_class: Annotated[
+        bool,
+        typer.Option(
+            "--per-class", help="Also a table of the classes and the confusion matrix.", rich_help_panel=o.OUTPUT
+        ),
+    ] = False,
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
     verify_cache: o.VerifyCache = False,
@@ -73,9 +80,11 @@ def zeroshot(
     progress = make_progress()
     from clipib.tasks.zeroshot import zeroshot as run
 
-    outcome = run(**o.task_options(ctx), progress=progress)
+    outcome = run(**o.task_options(ctx, beside=("per_class",)), progress=progress)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
         return
     print_rows(outcome.rows, format_)
+    if per_class:
+        show_per_class(outcome.rows, out, format_, progress)
     progress.say(f"results in {out / 'results.csv'}")

@@ -158,8 +158,8 @@ class ClassTable(NamedTuple):
     n: (K,) images of the class. recall: (K,) share of them that were hit, NaN without images.
     precision: (K,) share of the images taken for the class that are of it, NaN where there are none.
     f1: (K,) harmonic mean of the two, NaN without images.
-    mistaken_for: (K,) the other class that its images were taken for most often, the lowest index among equals; -1 where
-    all were hit. n_mistaken: (K,) how many were.
+    mistaken_for: (K,) the class that its missed images were taken for most often, the lowest index among equals; -1
+    where all were hit. n_mistaken: (K,) how many were.
     """
 
     n: np.ndarray

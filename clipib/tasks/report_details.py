@@ -1,0 +1,181 @@
+"""The part of a report that tells of one data set: its metrics, classes, confusion, worst and flipped samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clipib.errors import UserError
+from clipib.progress import counted
+from clipib.tasks.contenders import Contender, Key
+from clipib.tasks.markup import Html, details, table, tag
+from clipib.tasks.per_class import PerClass, per_class
+from clipib.tasks.pictures import Pictures
+from clipib.tasks.report_charts import MOST_BARS, MOST_CELLS, MOST_SERIES, confusion_chart, recall_chart
+from clipib.tasks.report_page import Deltas, anchor, metric_table, name_of
+from clipib.tasks.report_samples import Shown, flipped_samples, worst_samples
+from clipib.tasks.results import Row
+from clipib.tasks.runs import Run
+
+MOST_PAIRS = 25  # confused pairs
+CLASSIFIED = ("acc1", "mean_per_class_recall", "macro_f1")  # whose samples tell of classes
+SAMPLED = ("acc1", "image_retrieval_recall@1", "text_retrieval_recall@1")  # whose flips are shown
+
+
+def dataset_section(keys: Sequence[Key], contenders: Sequence[Contender], deltas: Deltas, pictures: Pictures) -> Html:
+    """All that is known of one data set.
+
+    Args:
+        keys: those of the data set. deltas: differences to the first contender.
+    """
+    first = next(c.cells[keys[0]] for c in contenders if keys[0] in c.cells)
+    n = f"{counted(first.n, 'sample')}" if first.n is not None else ""
+    partial = f"a seeded sample of {first.limit:,}" if first.limit else ""
+    about = ", ".join(filter(None, (first.command, f"protocol {first.protocol}", n, partial)))
+    body = [
+        tag("h2", name_of(keys[0].dataset, keys[0].split), id=anchor(keys[0])),
+        tag("p", about, class_="quiet"),
+        metric_table(keys, contenders, deltas, by_dataset=False, caption="All metrics"),
+    ]
+    classes = [(c, found) for c in contenders if (found := _classes(c, keys))]
+    if classes:
+        body += class_part(classes, contenders)
+    body += sample_part(keys, contenders, pictures)
+    return tag("section", body)
+
+
+def class_part(classes: Sequence[tuple[Contender, PerClass]], contenders: Sequence[Contender]) -> list[Html]:
+    """Recall by class, a table of all classes, and what is taken for what."""
+    classes = classes[:MOST_SERIES]
+    base = classes[0][1]
+    names, order = base.classnames, base.worst_first()
+    few = order[:MOST_BARS]
+    recalls = [[_at(found.table.recall, k) for k in few] for _, found in classes]
+    letters = "".join(c.letter for c, _ in classes)
+    more = f", and {len(order) - len(few):,} more in the table" if len(order) > len(few) else ""
+    sorted_by = f", lowest of {classes[0][0].letter} first" if len(classes) > 1 else ", lowest first"
+    left_out = len(contenders) - len(classes)
+    told = f"{counted(len(few), 'class')[:-1]}es" if len(few) != 1 else "1 class"
+    parts = [
+        tag("h3", "Recall by class"),
+        tag("p", f"{told}{sorted_by}{more}. Letters: {', '.join(letters)}.", class_="quiet"),
+        recall_chart([names[k] for k in few], [int(base.table.n[k]) for k in few], recalls, letters),
+    ]
+    if left_out > 0:
+        parts.append(tag("p", f"{counted(left_out, 'checkpoint')} not shown here.", class_="quiet"))
+    parts.append(details("All classes as a table", _class_table(classes, order)))
+    parts += [tag("h3", "What is taken for what"), _pairs_table(classes)]
+    if len(names) <= MOST_CELLS:
+        for place, (contender, found) in enumerate(classes):
+            parts.append(
+                details(
+                    f"Confusion matrix of {contender.letter}: rows are the true classes",
+                    confusion_chart(found.classnames, found.confusion),
+                    open_=place == 0,
+                )
+            )
+    return parts
+
+
+def sample_part(keys: Sequence[Key], contenders: Sequence[Contender], pictures: Pictures) -> list[Html]:
+    """The worst samples of each contender, and those that flipped between the baseline and each other one."""
+    wanted = [key for key in keys if key.metric in SAMPLED and not key.params]
+    commands = {key.command: key for key in reversed(wanted)}
+    parts = []
+    for contender in contenders[:MOST_SERIES]:
+        for key in commands.values():
+            if key in contender.cells:
+                run, row = contender.runs[key], contender.cells[key]
+                parts += _galleries(worst_samples(run, row), run, row, pictures, of=contender.letter)
+    flips = []
+    for other in contenders[1:MOST_SERIES]:
+        for key in wanted:
+            if key in contenders[0].cells and key in other.cells:
+                runs, rows = (contenders[0].runs[key], other.runs[key]), (contenders[0].cells[key], other.cells[key])
+                if rows[0].data_sha256 == rows[1].data_sha256:
+                    shown = flipped_samples(*runs, *rows, contenders[0].letter + other.letter)
+                    flips += _galleries(shown, runs[0], rows[0], pictures, of=key.metric)
+    return [
+        *([tag("h3", "Worst samples"), parts] if parts else []),
+        *([tag("h3", "Flipped samples"), flips] if flips else []),
+    ]
+
+
+def _galleries(found: Sequence[Shown], run: Run, row: Row, pictures: Pictures, *, of: str) -> list[Html]:
+    """Rows of pictures with what is said of them; without pictures where the data cannot be opened."""
+    if not any(shown.samples for shown in found):
+        return []
+    dataset, why = None, ""
+    try:
+        dataset = pictures.dataset_of(run, row)
+    except UserError as error:
+        why = error.message
+    parts = [tag("p", f"No pictures: {why}", class_="quiet")] if why else []
+    for shown in found:
+        if not shown.samples:
+            continue
+        count = f"{len(shown.samples):,} of {shown.n:,}" if shown.n > len(shown.samples) else f"{shown.n:,}"
+        figures = []
+        for sample in shown.samples:
+            picture = pictures.jpeg(dataset, sample.sample_id) if dataset else None
+            image = None
+            if picture:
+                source, width, height = picture
+                image = tag("img", src=source, width=width, height=height, alt=f"{sample.lines[0]}: {sample.sample_id}")
+            lines = [tag("b", sample.lines[0]), (tag("span", line) for line in (*sample.lines[1:], sample.sample_id))]
+            figures.append(
+                tag("figure", tag("div", image, class_="frame") if dataset else None, tag("figcaption", lines))
+            )
+        parts += [tag("h4", f"{of}: {shown.title} ({count})"), tag("div", figures, class_="samples")]
+    return parts
+
+
+def _classes(contender: Contender, keys: Sequence[Key]) -> PerClass | None:
+    key = next((k for k in keys if k.metric in CLASSIFIED and not k.params and k in contender.cells), None)
+    return per_class(contender.runs[key], contender.cells[key]) if key else None
+
+
+def _class_table(classes: Sequence[tuple[Contender, PerClass]], order: np.ndarray) -> Html:
+    measures = [(c.letter, name) for c, _ in classes for name in ("recall", "precision", "F1", "taken for")]
+    header = ["class", "n", *(f"{letter} {name}" for letter, name in measures)]
+    lines = []
+    for k in order:
+        cells = []
+        for _, found in classes:
+            t, most = found.table, int(_at(found.table.mistaken_for, k, -1))
+            mistake = f"{found.classnames[most]} ({t.n_mistaken[k]:,})" if most >= 0 else ""
+            cells += [_share(_at(t.recall, k)), _share(_at(t.precision, k)), _share(_at(t.f1, k)), mistake]
+        lines.append([classes[0][1].classnames[k], f"{classes[0][1].table.n[k]:,}", *cells])
+    return table(header, lines)
+
+
+def _pairs_table(classes: Sequence[tuple[Contender, PerClass]]) -> Html:
+    """The pairs of classes that are confused most often, by the most of any contender."""
+    size = max(len(found.classnames) for _, found in classes)
+    names = max((found.classnames for _, found in classes), key=len)
+    counts = np.zeros((len(classes), size, size), dtype=np.int64)
+    for i, (_, found) in enumerate(classes):
+        k = len(found.classnames)
+        counts[i, :k, :k] = found.confusion
+        np.fill_diagonal(counts[i], 0)
+    most = counts.max(axis=0)
+    order = np.argsort(-most, axis=None, kind="stable")[:MOST_PAIRS]
+    pairs = [divmod(int(flat), size) for flat in order if most.flat[flat] > 0]
+    if not pairs:
+        return tag("p", "No image was taken for another class.")
+    n = classes[0][1].table.n
+    lines = [[names[i], names[j], f"{int(_at(n, i, 0)):,}", *(f"{c:,}" for c in counts[:, i, j])] for i, j in pairs]
+    total = int((most > 0).sum())
+    which = f"the {len(pairs)} most frequent of {total:,} pairs" if total > len(pairs) else "all pairs"
+    header = ["class", "taken for", "n", *(c.letter for c, _ in classes)]
+    return table(header, lines, left=2, caption=f"How many images of a class are taken for another: {which}")
+
+
+def _at(values: np.ndarray, k: int, otherwise: float = float("nan")) -> float:
+    """A class that a contender never met has no entry."""
+    return float(values[k]) if k < len(values) else otherwise
+
+
+def _share(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4f}"
