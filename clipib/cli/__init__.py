@@ -39,6 +39,7 @@ def root(
 from clipib.cli import (  # noqa: E402
     cache,
     catalog,
+    compare,
     data,
     demo,
     embed,
@@ -51,5 +52,19 @@ from clipib.cli import (  # noqa: E402
     zeroshot,
 )
 
-for _module in (demo, finetune, zeroshot, retrieve, pmi_probe, ib_analyze, embed, search, report, catalog, data, cache):
+for _module in (
+    demo,
+    finetune,
+    zeroshot,
+    retrieve,
+    pmi_probe,
+    ib_analyze,
+    embed,
+    search,
+    compare,
+    report,
+    catalog,
+    data,
+    cache,
+):
     _module.register(app)

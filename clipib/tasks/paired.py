@@ -50,11 +50,13 @@ class Outcomes(NamedTuple):
 class Paired(NamedTuple):
     """The difference of two rows on the samples that both have.
 
-    difference: b - a; None where it has no interval, and then `why` says why.
-    only_a, only_b: samples that only one of the two has; the difference leaves them out.
+    difference: b - a; None where it has no interval, and then `why` says why. Its `gained` and `lost` are hits of B
+        only and of A only, None for a metric that is not of hits and misses.
+    n: samples that both have. only_a, only_b: those of one alone, which the difference leaves out.
     """
 
     difference: Difference | None
+    n: int = 0
     only_a: int = 0
     only_b: int = 0
     why: str = ""
@@ -120,10 +122,9 @@ def pair(run_a: Run, run_b: Run, row_a: Row, row_b: Row, *, alpha: float = 0.05,
         difference = paired_proportions(a.values, b.values, alpha=alpha)
     else:
         difference = paired_means(a.values, b.values, strata=a.strata, clusters=a.clusters, alpha=alpha, seed=seed)
-    if a.values.dtype == bool:
-        gained, lost = (b.values & ~a.values).sum(), (a.values & ~b.values).sum()
-        difference = difference._replace(gained=int(gained), lost=int(lost))
-    return Paired(difference, joined.only_a, joined.only_b)
+    if a.values.dtype != bool:  # numbers that happen to be 0 and 1 are no hits
+        difference = difference._replace(gained=None, lost=None)
+    return Paired(difference, len(a.ids), joined.only_a, joined.only_b)
 
 
 class Joined(NamedTuple):

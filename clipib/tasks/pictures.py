@@ -1,27 +1,28 @@
-"""The pictures of a finished run, from where its data lie; nothing is fetched."""
+"""Thumbnails of the samples of finished runs, as data URLs; nothing is fetched for them."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from clipib.data.dataset import Dataset
-from clipib.data.fetch import data_home
-from clipib.data.load import load_datasets, runnable
-from clipib.data.manifest import Manifest
-from clipib.data.specs import Spec, parse_specs
 from clipib.errors import UserError
-from clipib.files import default_cache_dir
 from clipib.tasks.results import Row
+from clipib.tasks.run_data import open_run_data
 from clipib.tasks.runs import Run
 from clipib.tasks.sheet import SIDE, fit
 
-NEEDS = {"zeroshot": "label", "retrieve": "caption"}
-COLUMNS = ("image_column", "caption_column", "label_column", "separator")
+QUALITY = 82  # of JPEG: a thumbnail takes some 3 kB
+
+
+class Thumbnail(NamedTuple):
+    """A small picture as a data URL, and its size in px."""
+
+    url: str
+    width: int
+    height: int
 
 
 class Pictures:
@@ -33,78 +34,35 @@ class Pictures:
 
     def __init__(self, data_root: str | Path | None = None) -> None:
         self.data_root = data_root
-        self._loaded: dict[tuple, list[Dataset] | UserError] = {}
-        self._places: dict[tuple, dict[str, int]] = {}
-        self._found: dict[tuple, Dataset | UserError] = {}
+        self._found: dict[tuple, tuple[Dataset, dict[str, int]] | UserError] = {}
 
-    def dataset_of(self, run: Run, row: Row) -> Dataset:
-        """The data set of a row, with the images and labels or captions that were evaluated.
+    def why_missing(self, run: Run, row: Row) -> str:
+        """Why there are no pictures of a row's samples, or "" where there are."""
+        found = self._open(run, row)
+        return found.message if isinstance(found, UserError) else ""
 
-        Raises:
-            UserError: when it does not lie here any more, or is other data now.
-        """
-        key = (str(run.path), row.command, row.dataset, row.split, row.limit, row.data_sha256)
-        return _once(self._found, key, lambda: self._reopen(run, row))
-
-    def jpeg(self, dataset: Dataset, sample_id: str) -> tuple[str, int, int] | None:
-        """A picture at 96 px of its longer side as a data URL, its width and height; None where it cannot be read."""
-        key = (dataset.name, dataset.split, dataset.sha256)
-        if key not in self._places:
-            self._places[key] = {id_: i for i, id_ in enumerate(dataset.images.ids)}
+    def thumbnail(self, run: Run, row: Row, sample_id: str) -> Thumbnail | None:
+        """A sample at 96 px of its longer side; None where it cannot be read."""
+        found = self._open(run, row)
+        if isinstance(found, UserError) or sample_id not in found[1]:
+            return None
+        dataset, place = found
         try:
-            small = fit(dataset.images.open(self._places[key][sample_id]), SIDE)
-        except (OSError, KeyError):
+            small = fit(dataset.images.open(place[sample_id]), SIDE)
+        except OSError:
             return None
         out = io.BytesIO()
-        small.save(out, "JPEG", quality=82, optimize=True)
-        return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}", *small.size
+        small.save(out, "JPEG", quality=QUALITY, optimize=True)
+        return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}", *small.size)
 
-    def _reopen(self, run: Run, row: Row) -> Dataset:
-        asked = run.settings.get("datasets")
-        if not asked:
-            raise UserError(f"'{run.path}' does not say where '{row.dataset}' lay.")
-        specs = runnable(parse_specs(asked, NEEDS.get(row.command, "")))
-        errors = []
-        for spec in sorted(specs, key=lambda s: s.argument != row.dataset):
+    def _open(self, run: Run, row: Row) -> tuple[Dataset, dict[str, int]] | UserError:
+        """The data set of a row with the place of each sample, or why it cannot be opened."""
+        key = (str(run.path), row.command, row.dataset, row.split, row.limit, row.data_sha256)
+        if key not in self._found:
+            options = {"data_root": self.data_root, "cache_dir": run.settings.get("cache_dir"), "fetch": False}
             try:
-                candidates = self._load(run, row, spec)
+                (dataset,) = open_run_data(run, [row], **options).values()
+                self._found[key] = dataset, {sample_id: i for i, sample_id in enumerate(dataset.images.ids)}
             except UserError as error:
-                errors.append(error)
-                continue
-            for dataset in candidates:
-                if (dataset.name, dataset.split) == (row.dataset, row.split):
-                    return _unchanged(run, row, dataset)
-        if errors:
-            raise errors[0]
-        raise UserError(f"'{row.dataset}' ({row.split}) does not lie here.")
-
-    def _load(self, run: Run, row: Row, spec: Spec) -> list[Dataset]:
-        settings, need = run.settings, NEEDS.get(row.command, "")
-        root = data_home(self.data_root or settings.get("data_root"), settings.get("cache_dir"))
-        options = {"need": need, "name": settings.get("name") or "", "data_root": root}
-        options["columns"] = {c: settings[c] for c in COLUMNS if settings.get(c)}
-        # A dry run leaves out what would have to be fetched.
-        load = partial(load_datasets, [spec], **options, dry_run=True)
-        return _once(self._loaded, (str(run.path), spec.text, spec.argument, need), load)
-
-
-def _once(known: dict[tuple, Any], key: tuple, make: Callable[[], Any]) -> Any:
-    """What `make` gives, or the error that it raises, asked for only once."""
-    if key not in known:
-        try:
-            known[key] = make()
-        except UserError as error:
-            known[key] = error
-    if isinstance(known[key], UserError):
-        raise known[key]
-    return known[key]
-
-
-def _unchanged(run: Run, row: Row, dataset: Dataset) -> Dataset:
-    """The data set, cut to the sample that was evaluated; an error where its hash is another one."""
-    dataset = dataset.changed(manifest=Manifest(run.settings.get("cache_dir") or default_cache_dir()))
-    if row.limit:
-        dataset = dataset.sample(row.limit, seed=row.seed)
-    if dataset.sha256 != row.data_sha256:
-        raise UserError(f"'{row.dataset}' is not the data that was evaluated: {dataset.sha256[:12]} now.")
-    return dataset
+                self._found[key] = error
+        return self._found[key]

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clipib.errors import UserError
 from clipib.progress import counted
 from clipib.tasks.contenders import Contender, Key
 from clipib.tasks.markup import Html, details, table, tag
 from clipib.tasks.per_class import PerClass, per_class
-from clipib.tasks.pictures import Pictures
+from clipib.tasks.pictures import Pictures, Thumbnail
 from clipib.tasks.report_charts import MOST_BARS, MOST_CELLS, MOST_SERIES, confusion_chart, recall_chart
 from clipib.tasks.report_page import Deltas, anchor, metric_table, name_of
-from clipib.tasks.report_samples import Shown, flipped_samples, worst_samples
+from clipib.tasks.report_samples import Sample, Shown, flipped_samples, worst_samples
 from clipib.tasks.results import Row
 from clipib.tasks.runs import Run
 
@@ -106,29 +105,27 @@ def _galleries(found: Sequence[Shown], run: Run, row: Row, pictures: Pictures, *
     """Rows of pictures with what is said of them; without pictures where the data cannot be opened."""
     if not any(shown.samples for shown in found):
         return []
-    dataset, why = None, ""
-    try:
-        dataset = pictures.dataset_of(run, row)
-    except UserError as error:
-        why = error.message
+    why = pictures.why_missing(run, row)
     parts = [tag("p", f"No pictures: {why}", class_="quiet")] if why else []
     for shown in found:
-        if not shown.samples:
-            continue
-        count = f"{len(shown.samples):,} of {shown.n:,}" if shown.n > len(shown.samples) else f"{shown.n:,}"
-        figures = []
-        for sample in shown.samples:
-            picture = pictures.jpeg(dataset, sample.sample_id) if dataset else None
-            image = None
-            if picture:
-                source, width, height = picture
-                image = tag("img", src=source, width=width, height=height, alt=f"{sample.lines[0]}: {sample.sample_id}")
-            lines = [tag("b", sample.lines[0]), (tag("span", line) for line in (*sample.lines[1:], sample.sample_id))]
-            figures.append(
-                tag("figure", tag("div", image, class_="frame") if dataset else None, tag("figcaption", lines))
-            )
-        parts += [tag("h4", f"{of}: {shown.title} ({count})"), tag("div", figures, class_="samples")]
+        if shown.samples:
+            count = f"{len(shown.samples):,} of {shown.n:,}" if shown.n > len(shown.samples) else f"{shown.n:,}"
+            figures = [
+                _figure(sample, None if why else pictures.thumbnail(run, row, sample.sample_id), why)
+                for sample in shown.samples
+            ]
+            parts += [tag("h4", f"{of}: {shown.title} ({count})"), tag("div", figures, class_="samples")]
     return parts
+
+
+def _figure(sample: Sample, picture: Thumbnail | None, why: str) -> Html:
+    """A picture in a frame, which is left out where there are no pictures at all, and what is said of it."""
+    image = None
+    if picture:
+        told = f"{sample.lines[0]}: {sample.sample_id}"
+        image = tag("img", src=picture.url, width=picture.width, height=picture.height, alt=told)
+    below = [tag("b", sample.lines[0]), (tag("span", line) for line in (*sample.lines[1:], sample.sample_id))]
+    return tag("figure", None if why else tag("div", image, class_="frame"), tag("figcaption", below))
 
 
 def _classes(contender: Contender, keys: Sequence[Key]) -> PerClass | None:
