@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -102,7 +103,8 @@ def compare_with(baseline: Contender, other: Contender, key: Key, *, seed: int =
         return None
     found = pair(baseline.runs[key], other.runs[key], a, b, seed=seed)
     if found.difference is None:
-        return Delta(b.value - a.value, None, "", found.why)
+        letters = {"A": baseline.letter, "B": other.letter}
+        return Delta(b.value - a.value, None, "", re.sub(r"\b[AB]\b", lambda name: letters[name[0]], found.why))
     lone = found.only_a + found.only_b
     why = f"{lone:,} samples are in one of the two only" if lone else ""
     return Delta(found.difference.value, found.difference, _verdict(key.metric, found.difference), why)

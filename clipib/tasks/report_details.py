@@ -40,7 +40,7 @@ def dataset_section(keys: Sequence[Key], contenders: Sequence[Contender], deltas
     classes = [(c, found) for c in contenders if (found := _classes(c, keys))]
     if classes:
         body += class_part(classes, contenders)
-    body += sample_part(keys, contenders, pictures)
+    body += sample_part(keys, contenders, deltas, pictures)
     return tag("section", body)
 
 
@@ -77,7 +77,7 @@ def class_part(classes: Sequence[tuple[Contender, PerClass]], contenders: Sequen
     return parts
 
 
-def sample_part(keys: Sequence[Key], contenders: Sequence[Contender], pictures: Pictures) -> list[Html]:
+def sample_part(keys: Sequence[Key], contenders: Sequence[Contender], deltas: Deltas, pictures: Pictures) -> list[Html]:
     """The worst samples of each contender, and those that flipped between the baseline and each other one."""
     wanted = [key for key in keys if key.metric in SAMPLED and not key.params]
     commands = {key.command: key for key in reversed(wanted)}
@@ -87,14 +87,14 @@ def sample_part(keys: Sequence[Key], contenders: Sequence[Contender], pictures: 
             if key in contender.cells:
                 run, row = contender.runs[key], contender.cells[key]
                 parts += _galleries(worst_samples(run, row), run, row, pictures, of=contender.letter)
-    flips = []
+    flips, base = [], contenders[0]
     for other in contenders[1:MOST_SERIES]:
         for key in wanted:
-            if key in contenders[0].cells and key in other.cells:
-                runs, rows = (contenders[0].runs[key], other.runs[key]), (contenders[0].cells[key], other.cells[key])
-                if rows[0].data_sha256 == rows[1].data_sha256:
-                    shown = flipped_samples(*runs, *rows, contenders[0].letter + other.letter)
-                    flips += _galleries(shown, runs[0], rows[0], pictures, of=key.metric)
+            delta = deltas.get((other.letter, key))
+            if delta and delta.difference:  # joined sample by sample
+                runs, rows = (base.runs[key], other.runs[key]), (base.cells[key], other.cells[key])
+                shown = flipped_samples(*runs, *rows, base.letter + other.letter)
+                flips += _galleries(shown, runs[0], rows[0], pictures, of=key.metric)
     return [
         *([tag("h3", "Worst samples"), parts] if parts else []),
         *([tag("h3", "Flipped samples"), flips] if flips else []),
