@@ -53,7 +53,7 @@ def join(content: Iterable[object]) -> Html:
     return Html("".join(parts))
 
 
-def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, caption: object = None, left: int = 1) -> Html:
+def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str = "", left: int = 1) -> Html:
     """A table in a box of its own that scrolls where the page is too narrow.
 
     Args:
@@ -72,8 +72,10 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, caption
         )
         for row in rows
     )
-    inside = tag("table", tag("caption", caption) if caption else None, tag("thead", head), tag("tbody", body))
-    return tag("div", inside, class_="scroll", tabindex="0", role="region", aria_label="table")
+    inside = tag("table", tag("thead", head), tag("tbody", body))
+    box = tag("div", inside, class_="scroll", tabindex="0", role="region", aria_label=caption or "table")
+    # Not a caption element, which would scroll with the table.
+    return join([tag("p", caption, class_="caption") if caption else None, box])
 
 
 def details(summary: object, *content: object, open_: bool = False) -> Html:

@@ -15,12 +15,19 @@ TOP = 26  # px above the first bar
 LETTER = 6.6  # px of a letter, on average
 
 
-def recall_chart(names: Sequence[str], n: Sequence[int], recalls: Sequence[Sequence[float]], letters: str) -> Html:
+def recall_chart(
+    names: Sequence[str],
+    n: Sequence[int],
+    recalls: Sequence[Sequence[float]],
+    letters: Sequence[str],
+    looks: Sequence[int],
+) -> Html:
     """One line per class: a bar where one checkpoint is shown, a mark for each where there are several.
 
     Args:
         names: of K classes, in the order in which they are shown. n: (K,) images of each.
         recalls: for each of at most five checkpoints (K,) in [0, 1]. letters: what the checkpoints are called.
+        looks: the mark of each, see `mark`.
     """
     width, height = NAME_WIDTH + PLOT_WIDTH + COUNT_WIDTH, TOP + LINE * len(names) + 4
 
@@ -40,10 +47,18 @@ def recall_chart(names: Sequence[str], n: Sequence[int], recalls: Sequence[Seque
         y, values = TOP + LINE * k + LINE / 2, [series[k] for series in recalls]
         told = ", ".join(f"{letter} {value:.4f}" for letter, value in zip(letters, values, strict=True))
         if len(recalls) == 1:
-            marks = tag("rect", x=x(0), y=y - 6, width=max(0.5, PLOT_WIDTH * values[0]), height=12, class_="s0 bar")
+            marks = tag(
+                "rect",
+                x=x(0),
+                y=y - 6,
+                width=max(0.5, PLOT_WIDTH * values[0]),
+                height=12,
+                class_=f"s{looks[0] % MOST_SERIES} bar",
+            )
         else:
             span = tag("line", x1=x(min(values)), x2=x(max(values)), y1=y, y2=y, class_="span")
-            marks = [span, [mark(i, x(value), y) for i, value in enumerate(values)]]
+            middle = (len(values) - 1) / 2  # marks of one value stand a little apart, so that none hides another
+            marks = [span, [mark(looks[i], x(value), y + 3 * (i - middle)) for i, value in enumerate(values)]]
         label = tag("text", _short(name, NAME_WIDTH - 12), x=NAME_WIDTH - 10, y=y + 4, text_anchor="end")
         count = tag("text", f"{n[k]:,}", x=width - 4, y=y + 4, text_anchor="end", class_="quiet")
         lines.append(tag("g", tag("title", f"{name}: {told}, n = {n[k]:,}"), label, marks, count))
@@ -52,6 +67,7 @@ def recall_chart(names: Sequence[str], n: Sequence[int], recalls: Sequence[Seque
 
 def mark(i: int, x: float, y: float) -> Html:
     """The shape of the i-th checkpoint, which differs from the others also without colour."""
+    i %= MOST_SERIES
     common = {"class_": f"s{i} mark"}
     if i == 0:
         return tag("circle", cx=x, cy=y, r=5, **common)
@@ -92,14 +108,13 @@ def confusion_chart(names: Sequence[str], confusion: np.ndarray) -> Html:
         tag("text", _short(name, left - 10), x=left - 6, y=top + cell * i + cell / 2 + 4, text_anchor="end")
         for i, name in enumerate(names)
     ]
-    columns = [
-        tag(
-            "text",
-            _short(name, top - 10),
-            transform=f"translate({left + cell * (j + 0.5) + 4} {top - 6}) rotate(-90)",
-        )
-        for j, name in enumerate(names)
-    ]
+    short = max(map(len, names)) <= 2
+    columns = []
+    for j, name in enumerate(names):
+        x, y = left + cell * (j + 0.5), top - 6
+        place = {"x": x, "y": y, "text_anchor": "middle"}
+        turned = {"transform": f"translate({x + 4:g} {y:g}) rotate(-90)"}
+        columns.append(tag("text", _short(name, top - 10), **(place if short else turned)))
     frame = tag("rect", x=left - 1, y=top - 1, width=cell * k + 1, height=cell * k + 1, class_="frame")
     size = left + cell * k + 2
     told = f"Confusion matrix of {k} classes; the most frequent mistakes stand in the table"

@@ -12,7 +12,7 @@ from clipib.tasks.markup import Html, details, table, tag
 from clipib.tasks.per_class import PerClass, per_class
 from clipib.tasks.pictures import Pictures, Thumbnail
 from clipib.tasks.report_charts import MOST_BARS, MOST_CELLS, MOST_SERIES, confusion_chart, recall_chart
-from clipib.tasks.report_page import Deltas, anchor, metric_table, name_of
+from clipib.tasks.report_page import Deltas, anchor, badge, metric_table, name_of
 from clipib.tasks.report_samples import Sample, Shown, flipped_samples, worst_samples
 from clipib.tasks.results import Row
 from clipib.tasks.runs import Run
@@ -47,34 +47,36 @@ def dataset_section(keys: Sequence[Key], contenders: Sequence[Contender], deltas
 def class_part(classes: Sequence[tuple[Contender, PerClass]], contenders: Sequence[Contender]) -> list[Html]:
     """Recall by class, a table of all classes, and what is taken for what."""
     classes = classes[:MOST_SERIES]
-    base = classes[0][1]
-    names, order = base.classnames, base.worst_first()
-    few = order[:MOST_BARS]
-    recalls = [[_at(found.table.recall, k) for k in few] for _, found in classes]
-    letters = "".join(c.letter for c, _ in classes)
+    first, base = classes[0]
+    order, names = base.worst_first(), base.classnames
+    recalls = np.array([[_at(found.table.recall, k) for k in order] for _, found in classes])  # (series, classes)
+    spread = recalls.max(axis=0) - recalls.min(axis=0)
+    few = np.argsort(-spread, kind="stable")[:MOST_BARS] if len(classes) > 1 else np.arange(len(order))[:MOST_BARS]
+    letters = [c.letter for c, _ in classes]
+    what = f"largest difference first, then lowest of {first.letter}" if len(classes) > 1 else "lowest first"
     more = f", and {len(order) - len(few):,} more in the table" if len(order) > len(few) else ""
-    sorted_by = f", lowest of {classes[0][0].letter} first" if len(classes) > 1 else ", lowest first"
     left_out = len(contenders) - len(classes)
-    told = f"{counted(len(few), 'class')[:-1]}es" if len(few) != 1 else "1 class"
     parts = [
         tag("h3", "Recall by class"),
-        tag("p", f"{told}{sorted_by}{more}. Letters: {', '.join(letters)}.", class_="quiet"),
-        recall_chart([names[k] for k in few], [int(base.table.n[k]) for k in few], recalls, letters),
+        tag("p", [badge(c, contenders.index(c)) for c, _ in classes], f" {what}{more}", class_="quiet"),
+        recall_chart(
+            [names[k] for k in order[few]],
+            [int(base.table.n[k]) for k in order[few]],
+            recalls[:, few].tolist(),
+            letters,
+            [contenders.index(c) for c, _ in classes],
+        ),
+        tag("p", f"{counted(left_out, 'checkpoint')} not shown here.", class_="quiet") if left_out else None,
+        details("All classes as a table", _class_table(classes, order)),
+        tag("h3", "What is taken for what"),
     ]
-    if left_out > 0:
-        parts.append(tag("p", f"{counted(left_out, 'checkpoint')} not shown here.", class_="quiet"))
-    parts.append(details("All classes as a table", _class_table(classes, order)))
-    parts += [tag("h3", "What is taken for what"), _pairs_table(classes)]
-    if len(names) <= MOST_CELLS:
-        for place, (contender, found) in enumerate(classes):
-            parts.append(
-                details(
-                    f"Confusion matrix of {contender.letter}: rows are the true classes",
-                    confusion_chart(found.classnames, found.confusion),
-                    open_=place == 0,
-                )
-            )
-    return parts
+    if len(names) > MOST_CELLS:
+        return [*parts, _pairs_table(classes)]
+    for place, (contender, found) in enumerate(classes):
+        chart = confusion_chart(found.classnames, found.confusion)
+        told = f"Confusion matrix of {contender.letter}: rows are the true classes"
+        parts.append(details(told, chart, open_=place == 0))
+    return [*parts, details("The most confused pairs as a table", _pairs_table(classes))]
 
 
 def sample_part(keys: Sequence[Key], contenders: Sequence[Contender], deltas: Deltas, pictures: Pictures) -> list[Html]:

@@ -12,7 +12,7 @@ from clipib.metrics.catalog import metric_of
 from clipib.progress import counted
 from clipib.tasks.contenders import Contender, Delta, Key
 from clipib.tasks.markup import Html, details, join, table, tag
-from clipib.tasks.report_charts import MOST_SERIES, mark
+from clipib.tasks.report_charts import mark
 from clipib.tasks.results import JSON_FILE, Row
 from clipib.tasks.runs import Run
 
@@ -20,6 +20,11 @@ STYLE = Path(__file__).with_name("report.css")
 GATES = "gates.csv"
 MINUS = "\N{MINUS SIGN}"
 ARROWS = {"better": "▲ better", "worse": "▼ worse", "no difference shown": "no difference shown"}
+VERBS = {
+    "better": "is better than",
+    "worse": "is worse than",
+    "no difference shown": "shows no difference from",
+}
 
 Deltas = Mapping[tuple[str, Key], Delta]  # by the contender's letter
 
@@ -44,9 +49,7 @@ def name_of(dataset: str, split: str) -> str:
 
 def badge(contender: Contender, place: int) -> Html:
     """A contender's letter with the mark that it has in charts."""
-    shape = None
-    if place < MOST_SERIES:
-        shape = tag("svg", mark(place, 7, 7), width=14, height=14, viewBox="0 0 14 14", aria_hidden="true")
+    shape = tag("svg", mark(place, 7, 7), width=14, height=14, viewBox="0 0 14 14", aria_hidden="true")
     return tag("span", shape, contender.letter, class_="letter")
 
 
@@ -67,20 +70,14 @@ def headline(keys: Sequence[Key], contenders: Sequence[Contender], deltas: Delta
     if len(contenders) == 1:
         parts = [_statement(contenders[0].cells[key]) for key in keys]
         return [tag("p", tag("b", name), ": ", "; ".join(parts), ".")]
-    lines = []
+    base, lines = contenders[0], []
     for other in contenders[1:]:
-        parts = [
-            _comparison(key, contenders[0].cells.get(key), other, deltas.get((other.letter, key)))
-            for key in keys
-            if key in other.cells
-        ]
+        parts = [_comparison(key, base, other, deltas.get((other.letter, key))) for key in keys if key in other.cells]
         if parts:
-            lines.append(
-                tag("p", tag("b", name), f": {other.letter} against {contenders[0].letter}: ", "; ".join(parts), ".")
-            )
-    if not lines and (known := [key for key in keys if key in contenders[0].cells]):
-        parts = [_statement(contenders[0].cells[key]) for key in known]
-        lines.append(tag("p", tag("b", name), f", {contenders[0].letter} alone: ", "; ".join(parts), "."))
+            lines.append(tag("p", tag("b", name), f": {other.letter} ", "; ".join(parts), "."))
+    if not lines:
+        parts = [_statement(base.cells[key]) for key in keys if key in base.cells]
+        lines.append(tag("p", tag("b", name), f", {base.letter} alone: ", "; ".join(parts), "."))
     return lines
 
 
@@ -171,19 +168,20 @@ def _statement(row: Row) -> str:
     )
 
 
-def _comparison(key: Key, base: Row | None, other: Contender, delta: Delta | None) -> str:
-    """One difference in words."""
-    row = other.cells[key]
-    if base is None or delta is None:
-        return f"{key.metric} {number(row.value)} (n = {row.n or 0:,}), the baseline has none"
-    values = f"{number(row.value)} against {number(base.value)}"
-    n = f"n = {row.n:,}" if row.n is not None else ""
+def _comparison(key: Key, base: Contender, other: Contender, delta: Delta | None) -> str:
+    """One difference in words, of which the other checkpoint is the subject."""
+    row, known = other.cells[key], base.cells.get(key)
+    n = f"n = {row.n:,}" if row.n is not None else "n not told"
+    if known is None or delta is None:
+        return f"has {key.metric} {number(row.value)} ({n}), and {base.letter} has none"
+    values = f"in {key.metric}, {number(row.value)} against {number(known.value)}"
     if delta.value is None:
-        return f"{key.metric} {values}, {delta.why}"
+        return f"is not compared to {base.letter} {values} ({n}; {delta.why})"
     if delta.difference is None:
-        return f"{key.metric} {values}, difference {signed(delta.value)} ({n}; no interval: {delta.why})"
+        return f"is {signed(delta.value)} from {base.letter} {values} ({n}; no interval: {delta.why})"
     between = f"{signed(delta.difference.low)} to {signed(delta.difference.high)}"
-    return f"{key.metric} {delta.verdict}: {values}, difference {signed(delta.value)} (95 % interval {between}, {n})"
+    told = f"(difference {signed(delta.value)}, 95 % interval {between}, {n})"
+    return f"{VERBS[delta.verdict]} {base.letter} {values} {told}"
 
 
 def _cell(row: Row | None, delta: Delta | None, *, with_n: bool) -> Html | str:

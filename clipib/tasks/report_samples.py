@@ -46,7 +46,7 @@ def worst_samples(run: Run, row: Row) -> list[Shown]:
         wrong = frame[~frame["correct"].astype(bool)].sort_values(
             ["confidence", "sample_id"], ascending=[False, True], kind="stable"
         )
-        return [Shown("Wrong with the highest confidence", len(wrong), [_mistake(s) for s in _first(wrong)])]
+        return [Shown("wrong with the highest confidence", len(wrong), [_mistake(s) for s in _first(wrong)])]
     if {"direction", "rank", "caption"} <= columns:
         return [shown for direction in ("text_to_image", "image_to_text") if (shown := _lowest(frame, direction))]
     return []
@@ -89,9 +89,9 @@ def _lowest(frame: pd.DataFrame, direction: str) -> Shown | None:
         return None
     missed = queries[queries["rank"] > 0].sort_values(["rank", "sample_id", "caption"], ascending=[False, True, True])
     if direction == "text_to_image":
-        title, what = "Captions whose image ranks lowest", "image"
+        title, what = "captions whose image ranks lowest", "image"
     else:
-        title, what = "Images whose best caption ranks lowest", "caption"
+        title, what = "images whose best caption ranks lowest", "caption"
     samples = [
         Sample(q.sample_id, (*([_cut(q.caption)] if q.caption else []), f"{what} at {q.rank + 1:,} of {others:,}"))
         for q in _first(missed)

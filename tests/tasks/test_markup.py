@@ -11,4 +11,4 @@ def test_everything_but_markup_is_escaped():
 def test_a_table_names_its_columns_and_lines():
     found = table(["a", "b"], [["<x>", 1]], caption="c")
     assert '<th scope="col" class="num">b</th>' in found and '<th scope="row">&lt;x&gt;</th>' in found
-    assert "<caption>c</caption>" in found and '<td class="num">1</td>' in found
+    assert '<p class="caption">c</p>' in found and '<td class="num">1</td>' in found

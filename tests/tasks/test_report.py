@@ -1,5 +1,7 @@
 """The page of hand-made runs: well-formed, self-contained, escaped, and with every number."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -7,7 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from made_runs import classified, hits, made_row, made_run, ranked, share
+from PIL import Image
 
+from clipib.data.load import load_dataset
 from clipib.errors import UserError
 from clipib.tasks.contenders import compare_with, contenders_of, key_of
 from clipib.tasks.markup import VOID
@@ -76,7 +80,7 @@ def test_the_page_of_two_runs_has_every_number(tmp_path):
     between = f"+{delta.difference.low:.4f} to +{delta.difference.high:.4f}"
     for shown in ("0.6000", "0.9000", "0.4321 to 0.8765", "+0.3000", between, "▲ better", "n = 20"):
         assert shown in text, shown
-    assert "B against A: acc1 better: 0.9000 against 0.6000" in text
+    assert "B is better than A in acc1, 0.9000 against 0.6000" in text
     assert "A right, B wrong (1)" in text and "B right, A wrong (7)" in text
     assert "1" * 64 in text and "2" * 64 in text and "d" * 64 in text and "e" * 64 in text
     assert report([a, b], out=tmp_path / "again.html").path.read_bytes() == found.path.read_bytes()
@@ -85,7 +89,7 @@ def test_the_page_of_two_runs_has_every_number(tmp_path):
 def test_the_baseline_comes_first_and_is_named_once(tmp_path):
     a, b = two_runs(tmp_path)
     text = read(report([a, b], baseline=b, out=tmp_path / "r.html").path).text
-    assert "B against A: acc1 worse: 0.6000 against 0.9000" in text and "▼ worse" in text
+    assert "B is worse than A in acc1, 0.6000 against 0.9000" in text and "▼ worse" in text
     assert text == read(report([a], baseline=b, out=tmp_path / "r.html").path).text
 
 
@@ -155,7 +159,7 @@ def test_retrieval_shows_captions_and_their_ranks(tmp_path):
         rows.append(made_row("text_retrieval_recall@1", 0.5, n=2, **common))
         made_run(tmp_path / name, rows, {"d": [ranked(ranks, images)]})
     page = read(report([tmp_path / "a", tmp_path / "b"], out=tmp_path / "r.html").path)
-    assert "A: Captions whose image ranks lowest (2)" in page.text and "image at 10 of 2" in page.text
+    assert "A: captions whose image ranks lowest (2)" in page.text and "image at 10 of 2" in page.text
     assert "rank 10 with A, 1 with B" in page.text and "A right, B wrong (1)" in page.text
     assert "script" not in page.tags
 
@@ -170,17 +174,19 @@ def test_names_captions_and_paths_are_text(tmp_path):
     assert text.count(EVIL) > 8 and str(tmp_path / "<b>") in text
 
 
-def test_pictures_come_from_the_data_and_only_from_the_same_data(tmp_path, photo_folder, checkpoint):
-    from clipib import zeroshot
-
-    zeroshot(str(checkpoint), f"folder:{photo_folder}", out=tmp_path / "z")
-    rows = read_run(tmp_path / "z").rows
-    wrong = round((1 - rows[0].value) * rows[0].n)
-    page = read(report(tmp_path / "z", out=tmp_path / "r.html").path)
-    assert page.tags.count("img") == wrong > 0 and "taken for" in page.text
-    assert all(alt for name, alt in page.attributes if name == "alt")
+def test_pictures_come_from_the_data_and_only_from_the_same_data(tmp_path, photo_folder):
+    data = load_dataset(f"folder:{photo_folder}", need="label")
+    lines = classified(data.labels.tolist(), [0] * 8) | {"sample_id": data.images.ids}
+    row = made_row("acc1", 0.5, n=8, dataset=data.name, split=data.split, data_sha256=data.sha256)
+    run = made_run(tmp_path / "z", [row], {data.name: [lines]}, datasets=[f"digitworld, folder:{photo_folder}"])
+    page = read(report(run, out=tmp_path / "r.html").path)
+    assert page.tags.count("img") == 4 and "wrong with the highest confidence (4)" in page.text
+    told = [alt for name, alt in page.attributes if name == "alt"]
+    assert told == [f"class 1: {data.images.ids[i]}" for i in np.flatnonzero(data.labels == 1)[::-1]]
+    source = next(v for k, v in page.attributes if k == "src").partition(",")[2]
+    assert Image.open(io.BytesIO(base64.b64decode(source))).size == (96, 80)
     (photo_folder / "test" / "blue_dot" / "0.png").unlink()
-    page = read(report(tmp_path / "z", out=tmp_path / "r.html").path)
+    page = read(report(run, out=tmp_path / "r.html").path)
     assert "img" not in page.tags and "No pictures: " in page.text and "is not what it was" in page.text
 
 
@@ -217,10 +223,10 @@ def test_a_page_of_many_classes_and_samples_stays_small(tmp_path):
 
 
 def test_a_bar_is_as_long_as_its_recall():
-    chart = Page(recall_chart(["a", "b"], [3, 4], [[0.25, 1.0]], "A"))
+    chart = Page(recall_chart(["a", "b"], [3, 4], [[0.25, 1.0]], "A", [0]))
     widths = [float(v) for k, v in chart.attributes if k == "width"][1:]
     assert widths == [95.0, 380.0] and "a: A 0.2500, n = 3" in chart.text
-    marks = Page(recall_chart(["a"], [3], [[0.25], [0.5]], "AB"))
+    marks = Page(recall_chart(["a"], [3], [[0.25], [0.5]], "AB", [0, 1]))
     assert [v for k, v in marks.attributes if k == "class"].count("s1 mark") == 1 and "A 0.2500, B 0.5000" in marks.text
 
 
