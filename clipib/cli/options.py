@@ -52,9 +52,13 @@ def recorded(ctx: typer.Context) -> dict[str, Any]:
     return {k: v for k, v in ctx.params.items() if k not in NOT_RECORDED}
 
 
-def task_options(ctx: typer.Context) -> dict[str, Any]:
-    """The options of a command as the arguments of its task, which bear the same names."""
-    options = {k: v for k, v in ctx.params.items() if k not in ("config", "format_", "offline", *GATE_OPTIONS)}
+def task_options(ctx: typer.Context, *, beside: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The options of a command as the arguments of its task, which bear the same names.
+
+    Args:
+        beside: options that the command sees to itself.
+    """
+    options = {k: v for k, v in ctx.params.items() if k not in ("config", "format_", "offline", *GATE_OPTIONS, *beside)}
     columns = {k: options.pop(k) for k in ("image_column", "caption_column", "label_column", "separator")}
     return {**options, "columns": columns, "settings": recorded(ctx)}
 

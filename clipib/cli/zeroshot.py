@@ -11,6 +11,7 @@ from clipib.cli import options as o
 from clipib.cli.exits import IN_PART
 from clipib.cli.gated import planned_gates, print_judged
 from clipib.cli.output import make_progress, say_failures
+from clipib.cli.per_class import show_per_class
 
 EXAMPLES = """Examples:
 
@@ -97,6 +98,12 @@ def zeroshot(
     require_complete: o.RequireComplete = False,
     gate_metrics: o.GateMetrics = [],  # noqa: B006
     out: o.OutFolder = Path("runs/zeroshot"),
+    per_class: Annotated[
+        bool,
+        typer.Option(
+            "--per-class", help="Also a table of the classes and the confusion matrix.", rich_help_panel=o.OUTPUT
+        ),
+    ] = False,
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
     verify_cache: o.VerifyCache = False,
@@ -118,13 +125,17 @@ def zeroshot(
     )
     from clipib.tasks.zeroshot import zeroshot as run
 
-    outcome = run(**o.task_options(ctx) | {"batch_size": o.batch_size_of(batch_size)}, progress=progress)
+    outcome = run(
+        **o.task_options(ctx, beside=("per_class",)) | {"batch_size": o.batch_size_of(batch_size)}, progress=progress
+    )
     failed = [(failure.place, failure.error.message) for failure in outcome.failures]
     code = IN_PART * bool(failed)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
     else:
         code = print_judged(gates, outcome.rows, out, format_, failed=failed, seed=seed, progress=progress)
+        if per_class:
+            show_per_class(outcome.rows, out, format_, progress)
         progress.say(f"results in {out / 'results.csv'}")
     say_failures(outcome, progress)
     if code:

@@ -299,7 +299,9 @@ def _samples(read: Dataset, predictions: Predictions | Scores) -> dict[str, Any]
     return {
         "sample_id": read.images.ids,
         "target": read.labels,
+        "target_name": [read.classnames[i] for i in read.labels],
         "predicted": predictions.predicted,
+        "predicted_name": [read.classnames[i] for i in predictions.predicted],
         "target_rank": predictions.target_rank,
         "correct": predictions.target_rank == 0,
         "tied": predictions.tied,

@@ -356,7 +356,7 @@ def test_what_has_no_paired_interval_is_not_judged(tmp_path):
     options = {"baseline": str(tmp_path / "base"), "max_drop": 0.1, "significant": True, "gate_metrics": ["ece"]}
     found = verdicts_of(tmp_path / "new", new, **options)
     assert [v.verdict for v in found] == ["passed", "no test"] and exit_code(found) == 2
-    assert found[1].words == "no paired interval: no mean over samples"
+    assert found[1].words == "no paired interval: no mean over per-sample lines"
 
 
 def test_the_same_weights_are_not_inferior_to_themselves(tmp_path):
