@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
-_TASKS = ("finetune", "zeroshot", "retrieve", "pmi_probe", "ib_analyze", "embed", "search")
-__all__ = ["__version__", "embed", "finetune", "ib_analyze", "pmi_probe", "retrieve", "search", "zeroshot"]
+_TASKS = ("finetune", "zeroshot", "retrieve", "pmi_probe", "ib_analyze", "embed", "search", "compare")
+__all__ = ["__version__", "compare", "embed", "finetune", "ib_analyze", "pmi_probe", "retrieve", "search", "zeroshot"]
 
 
 def __getattr__(name: str):

@@ -52,7 +52,12 @@ def classified(target: list[int], predicted: list[int], *, rank: int = 1) -> dic
     """Per-sample lines of `zeroshot`; a miss has its target at `rank`, from 0."""
     hit = np.equal(target, predicted)
     lines = {"sample_id": [f"{i}.png" for i in range(len(target))], "target": target, "predicted": predicted}
-    return {**lines, "target_rank": np.where(hit, 0, rank), "correct": hit, "confidence": np.linspace(0.5, 0.9, len(hit))}
+    return {
+        **lines,
+        "target_rank": np.where(hit, 0, rank),
+        "correct": hit,
+        "confidence": np.linspace(0.5, 0.9, len(hit)),
+    }
 
 
 def hits(a: str) -> dict:

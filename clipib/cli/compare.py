@@ -20,11 +20,7 @@ clipib compare runs/before runs/after --save flips.png
 
 clipib compare runs/all runs/all --checkpoint-a openai --checkpoint-b laion2b --metrics acc1 --format csv"""
 
-NAME_WIDTH = 18  # letters of a metric in one line of the table
-CLOSING = (
-    "'no difference shown' is no proof that there is none. To rule out a drop: clipib gate RUN_B --baseline RUN_A "
-    "--non-inferior 0.003"
-)
+NAME_WIDTH = 16  # letters of a name in one line of the table; with it six columns have room in 80 letters
 
 
 def register(app: typer.Typer) -> None:
@@ -69,6 +65,7 @@ def compare(
     Ends with 0 whatever it finds, and with 2 where the two cannot be compared.
     """
     progress = make_progress()
+    from clipib.tasks.compare import NOT_SHOWN
     from clipib.tasks.compare import compare as run
 
     found = run(
@@ -98,7 +95,11 @@ def compare(
     if records := _detectable(found):
         title = f"What these samples could have shown, with 80 % power at {found.alpha:g}"
         print_records(records, format_, title=title)
-    progress.say(CLOSING)
+    if any(line.verdict == NOT_SHOWN for line in found.lines):
+        progress.say(
+            f"'{NOT_SHOWN}' is no proof that there is none; to rule a drop out: "
+            f"clipib gate {run_b} --baseline {run_a} --non-inferior 0.003"
+        )
 
 
 def _tables(lines: Sequence[Line]) -> Iterable[tuple[str, list[Line]]]:
@@ -107,9 +108,10 @@ def _tables(lines: Sequence[Line]) -> Iterable[tuple[str, list[Line]]]:
     if len(data_sets) <= MANY:
         for dataset, split, protocol in data_sets:
             own = [x for x in lines if (x.dataset, x.split, x.protocol) == (dataset, split, protocol)]
-            n = max((x.n for x in own if x.n), default=None)
+            counts = {x.n for x in own if x.n}
+            n = f", {counts.pop():,} samples" if len(counts) == 1 else ""
             part = f" ({split})" if split and not dataset.endswith(split) else ""
-            yield f"{dataset}{part}, {protocol}{f', {n:,} samples' if n else ''}", own
+            yield f"{dataset}{part}, {protocol}{n}", own
         return
     main = [x for x in lines if x.is_main]
     for metric in dict.fromkeys(x.metric for x in main):
@@ -117,57 +119,54 @@ def _tables(lines: Sequence[Line]) -> Iterable[tuple[str, list[Line]]]:
 
 
 def _cells(lines: Sequence[Line], found: Comparison, *, stacked: bool) -> list[dict[str, Any]]:
-    """The lines as a table shows them; stacked in 80 columns, with two lines to a cell."""
-    by_metric = len({x.metric for x in lines}) > 1 or len({x.dataset for x in lines}) == 1
-    several = any(x.p_adjusted != x.p for x in found.lines)
-    p_name = "p, adjusted" if several else "p"
+    """The lines as a table shows them; stacked, with two lines to a cell, they fit 80 columns."""
+    first = "data set" if len({x.dataset for x in lines}) > 1 else "metric"
     level = f"{100 * (1 - found.alpha):g} % interval"
+    adjusted = any(x.p_adjusted != x.p for x in found.lines)
     records = []
     for x in lines:
-        name = x.metric + (f" ({x.params})" if x.params else "") if by_metric else x.dataset
-        interval = "" if x.low is None else f"{x.low:.4f} to {x.high:.4f}"
-        flips = ("\n" if stacked else ", ").join([f"{x.gained:,} gained", f"{x.lost:,} lost"] * (x.gained is not None))
-        verdict = f"{x.verdict} ({x.note})" if x.note and not stacked else x.verdict
+        name, params = (x.dataset, "") if first == "data set" else (x.metric, x.params)
+        a, b, difference = _number(x.a), _number(x.b), _number(x.difference, "+")
+        flipped = x.gained is not None
         if stacked:
-            record = {"metric" if by_metric else "data set": _folded(name)}
-            record |= {"A\nB": f"{_number(x.a)}\n{_number(x.b)}"}
-            record |= {f"B - A\n{level}": f"{_number(x.difference, '+')}\n{interval or x.note}"}
-            record |= {p_name.replace(" ", "\n"): _p(x.p_adjusted), "flips": flips}
+            interval = "no interval" if x.low is None else f"{x.low:.4f}, {x.high:.4f}"
+            record = {first: _folded(name, params), "A\nB": f"{a}\n{b}", f"B - A\n{level}": f"{difference}\n{interval}"}
+            record |= {"p\n(BH)" if adjusted else "p": _p(x.p_adjusted)}
+            record |= {"flips": f"+{x.gained:,}\n-{x.lost:,}" if flipped else ""}
+            record |= {"B is": x.verdict.replace("difference ", "difference\n")}
         else:
-            record = {"metric" if by_metric else "data set": name, "A": _number(x.a), "B": _number(x.b)}
-            record |= {"B - A": _number(x.difference, "+"), level: interval, p_name: _p(x.p_adjusted), "flips": flips}
-        records.append(
-            {**record, "B is": verdict.replace("difference shown", "difference\nshown") if stacked else verdict}
-        )
+            interval = x.note if x.low is None else f"{x.low:.4f} to {x.high:.4f}"
+            record = {first: name + f" ({params})" * bool(params), "A": a, "B": b, "B - A": difference}
+            record |= {level: interval, "p (BH)" if adjusted else "p": _p(x.p_adjusted)}
+            record |= {"flips": f"{x.gained:,} gained, {x.lost:,} lost" if flipped else "", "B is": x.verdict}
+        records.append(record)
     return records
 
 
 def _detectable(found: Comparison) -> list[dict[str, Any]]:
-    """Of every data set's main metrics the smallest difference that was in reach."""
-    return [
-        {
-            "data set": x.dataset,
-            "metric": x.metric,
-            "difference": _number(x.detectable) or "none",
-            "n": f"{x.n:,}",
-        }
-        for x in found.lines
-        if x.is_main and x.n is not None
-    ]
+    """The smallest difference that was in reach, of every data set's main metrics, or of all where none is compared."""
+    tested = [x for x in found.lines if x.n is not None]
+    with_main = {(x.dataset, x.split) for x in tested if x.is_main}
+    records = []
+    for x in tested:
+        if x.is_main or (x.dataset, x.split) not in with_main:
+            record = {"data set": x.dataset, "metric": x.metric, "difference": _number(x.detectable) or "none"}
+            n = f"{x.n:,}" + (f" of {x.units:,} images" if x.units != x.n and x.command == "retrieve" else "")
+            records.append({**record, "n": n})
+    return records
 
 
-def _folded(name: str) -> str:
-    """A long name on two lines, cut after an underscore or at its params.
+def _folded(name: str, params: str = "") -> str:
+    """A long name on two lines, and params on lines of their own.
 
     Example:
-        >>> _folded("image_retrieval_recall@10")
-        'image_retrieval_\\nrecall@10'
+        >>> _folded("image_retrieval_recall@10", "kind=swap")
+        'image_retrieval_\\nrecall@10\\nkind=swap'
     """
-    head, space, params = name.partition(" ")
-    if len(head) > NAME_WIDTH and "_" in head[:NAME_WIDTH]:
-        cut = head.rindex("_", 0, NAME_WIDTH) + 1
-        head = f"{head[:cut]}\n{head[cut:]}"
-    return head + space.replace(" ", "\n") + params
+    cut = max(name.rfind(mark, 0, NAME_WIDTH) for mark in "_/-:") + 1
+    if len(name) > NAME_WIDTH and cut:
+        name = f"{name[:cut]}\n{name[cut:]}"
+    return "\n".join([name, *filter(None, params.split(";"))])
 
 
 def _number(value: float | None, sign: str = "") -> str:

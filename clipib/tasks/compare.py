@@ -122,7 +122,7 @@ def compare(
     rows_a = rows_of_checkpoint(a, checkpoint_a, flag="--checkpoint-a")
     rows_b = rows_of_checkpoint(b, checkpoint_b, flag="--checkpoint-b")
     name_a, name_b = checkpoints_of(rows_a)[0], checkpoints_of(rows_b)[0]
-    if a.path.resolve() == b.path.resolve() and name_a == name_b:
+    if a.samples.resolve() == b.samples.resolve() and name_a == name_b:
         raise UserError(
             f"A and B are the same rows: {name_a} of '{a.path}'.",
             hint="Name two runs, or two checkpoints of one with --checkpoint-a and --checkpoint-b.",
@@ -275,7 +275,9 @@ def _flips(a: Run, b: Run, pairs: list[tuple[Row, Row]], lines: list[Line], *, n
 def _say_what_is_left_out(lines: Sequence[Line], progress: Progress) -> None:
     """What of the samples did not enter, and which rows have no test."""
     for name, only_a, only_b in dict.fromkeys((x.dataset, x.only_a, x.only_b) for x in lines if x.only_a or x.only_b):
-        progress.warn(f"{name}: {only_a:,} samples are only in A and {only_b:,} only in B; differences leave them out")
+        progress.warn(
+            f"{name}: {counted(only_a, 'sample')} only in A and {only_b:,} only in B; differences leave them out"
+        )
     for why in dict.fromkeys(x.note for x in lines if "file" in x.note or "in common" in x.note):
         names = list(dict.fromkeys(x.dataset for x in lines if x.note == why))
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -149,7 +149,7 @@ def join_samples(run_a: Run, run_b: Run, row_a: Row, row_b: Row) -> tuple[Joined
             return None, f"{name} has no per-sample file"
         found = outcomes(row, frame)
         if found is None:
-            return None, "no mean over samples"
+            return None, "no mean over per-sample lines"
         if abs(_mean(found) - (row.value or 0.0)) > TOLERANCE:
             return None, f"the per-sample file of {name} gives another value"
         sides.append((found, frame))

@@ -94,7 +94,9 @@ def rows_of_checkpoint(run: Run, text: str | None, *, flag: str) -> list[Row]:
     if len(meant) == 1:
         return [r for r in run.rows if CheckpointName(r.model, r.pretrained, r.checkpoint_sha256) == meant[0]]
     shown = "\n".join(f"- {c}" for c in (meant or found))
-    hint = f"Pick one by a part of its name or the beginning of its hash: {flag} {(meant or found)[-1].sha256[:8]}."
+    last = (meant or found)[-1]
+    sure = last.sha256[:8] if [c.sha256 for c in found].count(last.sha256) == 1 else f"'{last.pretrained}'"
+    hint = f"Pick one by a part of its name or the beginning of its hash: {flag} {sure}."
     if text is None:
         raise UserError(f"'{run.path}' has rows of {len(found)} checkpoints:\n{shown}", hint=hint)
     if meant:

@@ -5,7 +5,7 @@ import pytest
 from made_runs import classified, hits, made_row, made_run, ranked, share
 
 from clipib.errors import UserError
-from clipib.tasks.paired import comparable, join_samples, match, outcomes, pair
+from clipib.tasks.paired import comparable, match, outcomes, pair
 from clipib.tasks.runs import read_run, rows_of_checkpoint, samples_of
 
 A = "11111111" + "0000000" + "10" + "111"
@@ -89,7 +89,7 @@ def test_retrieval_both_ways(tmp_path):
     assert text.difference.value == 0.0 and text.difference.n == text.n == 2
     assert rank.difference.value == pytest.approx(2.0 - 2.5) and rank.difference.gained is None
     assert text_rank.difference.value == pytest.approx(1.5 - 2.0)
-    assert median.difference is None and median.why == "no mean over samples"
+    assert median.difference is None and median.why == "no mean over per-sample lines"
 
 
 def test_equal_captions_of_an_image_are_told_apart_by_their_turn(tmp_path):
@@ -121,7 +121,7 @@ def test_parts_of_the_samples_go_by_their_column(tmp_path):
 def test_what_is_no_mean_over_samples_has_no_interval(tmp_path, metric):
     run_a, run_b = two_runs(tmp_path)
     rows = [made_row(metric, 0.5) for _ in range(2)]
-    assert pair(run_a, run_b, *rows).why == "no mean over samples"
+    assert pair(run_a, run_b, *rows).why == "no mean over per-sample lines"
 
 
 def test_samples_that_give_another_value_are_not_those_of_the_row(tmp_path):
@@ -210,7 +210,7 @@ def test_a_checkpoint_is_picked_by_name_weights_or_hash(tmp_path):
     for text, words in ((None, "has rows of 3"), ("openai", "fits 2"), ("x", "fits no checkpoint")):
         with pytest.raises(UserError, match=words) as caught:
             rows_of_checkpoint(run, text, flag="--checkpoint-a")
-        assert "RN50 (openai) cccccccc" in caught.value.message and "--checkpoint-a" in caught.value.hint
+        assert "RN50 (openai) cccccccc" in caught.value.message and "--checkpoint-a cccccccc" in caught.value.hint
 
 
 def test_a_run_is_a_folder_or_its_table(tmp_path):
