@@ -110,5 +110,5 @@ def _pick(loaded: _Loaded, row: Row, manifest: Manifest, run: Run) -> Dataset:
         first = loaded.errors[0]
         text = f"The data of '{run.path}' cannot be opened: {first.message}"
         raise UserError(text, hint="\n".join(filter(None, (ELSEWHERE, first.hint)))) from first
-    what = "is not what it was when" if named else "is not among the data that are named; it was there when"
-    raise UserError(f"'{row.dataset}' {what} '{run.path}' was evaluated.", hint=ELSEWHERE)
+    text = f"No data found are '{row.dataset}' as it was when '{run.path}' was evaluated"
+    raise UserError(f"{text}: the images, their order, or their labels differ.", hint=ELSEWHERE)
