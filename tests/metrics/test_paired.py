@@ -128,3 +128,11 @@ def test_what_cannot_be():
         paired_means(np.zeros(3), np.zeros(2))
     with pytest.raises(ValueError, match="0 and 1"):
         paired_proportions(np.array([0.5]), np.array([1.0]))
+
+
+def test_hits_of_very_few_clusters_have_a_wide_interval():
+    for n in (2, 3, 4):
+        found = paired_means([True] * (2 * n), [False] * (2 * n), clusters=np.arange(2 * n) // 2)
+        assert found.value == -1 and -1 <= found.low <= found.high <= 1
+    few = paired_means([1, 1, 0, 1], [0, 1, 0, 1], clusters=np.array([0, 0, 1, 1]))
+    assert few.low < -0.9 and few.high > 0.5 and few.p > 0.1
