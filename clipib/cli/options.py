@@ -38,14 +38,27 @@ def whole_numbers(flag: str, text: str) -> tuple[int, ...]:
     return tuple(int(p) for p in parts)
 
 
+def batch_size_of(text: str) -> int | None:
+    """`"auto"` -> None, else a number of images.
+
+    Raises:
+        UserError: when it is neither.
+    """
+    return None if text.strip().lower() == "auto" else whole_numbers("--batch-size", text)[0]
+
+
 def recorded(ctx: typer.Context) -> dict[str, Any]:
     """The options of a run, as `results.json` keeps them and `--config` reads them back."""
     return {k: v for k, v in ctx.params.items() if k not in NOT_RECORDED}
 
 
-def task_options(ctx: typer.Context) -> dict[str, Any]:
-    """The options of a command as the arguments of its task, which bear the same names."""
-    options = {k: v for k, v in ctx.params.items() if k not in ("config", "format_", "offline", *GATE_OPTIONS)}
+def task_options(ctx: typer.Context, *, beside: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The options of a command as the arguments of its task, which bear the same names.
+
+    Args:
+        beside: options that the command sees to itself.
+    """
+    options = {k: v for k, v in ctx.params.items() if k not in ("config", "format_", "offline", *GATE_OPTIONS, *beside)}
     columns = {k: options.pop(k) for k in ("image_column", "caption_column", "label_column", "separator")}
     return {**options, "columns": columns, "settings": recorded(ctx)}
 
@@ -134,6 +147,21 @@ Preprocess = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.", rich_help_panel=RUNNING)]
+AutoBatchSize = Annotated[
+    str, typer.Option("--batch-size", help="Images at once, or auto: what the memory holds.", rich_help_panel=RUNNING)
+]
+Protocol = Annotated[
+    str,
+    typer.Option(help="Whose rules: strict, clip_benchmark or datacomp.", rich_help_panel=RUNNING),
+]
+EvaluationPrecision = Annotated[
+    str,
+    typer.Option("--precision", help="auto: the protocol's; fp32, amp, bf16, fp16.", rich_help_panel=RUNNING),
+]
+KeepGoing = Annotated[
+    bool,
+    typer.Option("--keep-going", help="Evaluate what can be; exit 3 if not all could.", rich_help_panel=RUNNING),
+]
 Workers = Annotated[int, typer.Option(min=0, help="Threads or processes that decode images.", rich_help_panel=RUNNING)]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**31 - 1, help="Of samples and random weights.", rich_help_panel=RUNNING)

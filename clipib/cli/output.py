@@ -11,13 +11,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipib.cli.junit import junit
 from clipib.errors import UserError
-from clipib.progress import Progress
+from clipib.progress import Progress, counted
 from clipib.tasks.results import Row, to_csv
 
+if TYPE_CHECKING:
+    from clipib.tasks.prepare import Outcome
+
+USUAL = ("temperature=own",)  # params that a table does not show
 QUIET_SECONDS = 20.0  # between plain lines of one job
 MANY = 6  # more data sets than this share one table of their main metrics
 
@@ -96,6 +100,14 @@ class LiveProgress(Progress):
         self.say(f"{what}: {done:,.0f} {unit} in {_duration(time.monotonic() - start)}")
 
 
+def say_failures(outcome: Outcome, progress: Progress) -> None:
+    """Name at the end, where it is seen, what could not be done under `--keep-going`."""
+    if outcome.failures:
+        progress.warn(f"{counted(len(outcome.failures), 'evaluation')} could not be done:")
+    for failure in outcome.failures:
+        progress.warn(f"- {failure}" + (f" {failure.error.hint}" if failure.error.hint else ""))
+
+
 def print_rows(rows: Sequence[Row], format_: str) -> None:
     """The rows of one call on stdout; machine formats never pass through Rich."""
     if format_ == "csv":
@@ -172,7 +184,8 @@ def _by_metric(group: Sequence[Row]) -> list[dict[str, Any]]:
     for row in group:
         if _bounded(row):
             continue
-        record = {"metric": row.metric + (f" ({row.params})" if row.params else ""), "value": _number(row.value)}
+        params = ";".join(p for p in row.params.split(";") if p not in USUAL)
+        record = {"metric": row.metric + (f" ({params})" if params else ""), "value": _number(row.value)}
         record["95 % interval"] = f"{row.ci_low:.4f} to {row.ci_high:.4f}" if row.ci_low is not None else ""
         if ceilings:
             record["ceiling"] = _number(ceilings.get((row.metric, row.params)))

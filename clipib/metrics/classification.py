@@ -1,4 +1,4 @@
-"""Zero-shot classification from a matrix of logits: accuracies, per-class recall, macro F1, worst group, ties."""
+"""Zero-shot classification from a matrix of logits: accuracies, per-class table, macro F1, worst group, ties."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Predictions(NamedTuple):
     tied: (N,) bool, the largest logit is held by more than one class.
     top5: (N, min(5, K)) classes, best first, ties by lowest index.
     confidence: (N,) softmax probability of the predicted class.
+    nll: (N,) negative logarithm of the target's softmax probability, in nats.
     """
 
     predicted: np.ndarray
@@ -23,6 +24,7 @@ class Predictions(NamedTuple):
     tied: np.ndarray
     top5: np.ndarray
     confidence: np.ndarray
+    nll: np.ndarray
 
 
 def predict(logits: np.ndarray, targets: np.ndarray) -> Predictions:
@@ -51,6 +53,7 @@ def predict(logits: np.ndarray, targets: np.ndarray) -> Predictions:
         tied=(logits == top).sum(axis=1) > 1,
         top5=order,
         confidence=1.0 / exponentials.sum(axis=1),
+        nll=np.log(exponentials.sum(axis=1)) - (own - top)[:, 0].astype(np.float64),
     )
 
 
@@ -150,6 +153,73 @@ def worst_group_accuracy(target_rank: np.ndarray, groups: np.ndarray, k: int = 1
     accuracies = np.bincount(place, weights=target_rank[member] < k) / counts
     worst = int(accuracies.argmin())
     return WorstGroup(float(accuracies[worst]), int(present[worst]), int(counts[worst]))
+
+
+class ClassTable(NamedTuple):
+    """How each of K classes fared; NaN where nothing is defined.
+
+    n: (K,) images of the class. recall: (K,) share of them that were hit, NaN without images.
+    precision: (K,) share of the images taken for the class that are of it, NaN where there are none.
+    f1: (K,) harmonic mean of the two, NaN without images.
+    mistaken_for: (K,) the class that its missed images were taken for most often, the lowest index among equals; -1
+    where all were hit. n_mistaken: (K,) how many were.
+    """
+
+    n: np.ndarray
+    recall: np.ndarray
+    precision: np.ndarray
+    f1: np.ndarray
+    mistaken_for: np.ndarray
+    n_mistaken: np.ndarray
+
+
+def confusion_matrix(predicted: np.ndarray, targets: np.ndarray, n_classes: int) -> np.ndarray:
+    """How many images of each class (row) were taken for each class (column).
+
+    Args:
+        predicted, targets: (N,) class indices in [0, n_classes).
+
+    Returns:
+        (n_classes, n_classes) counts that sum to N.
+
+    Raises:
+        ValueError: when shapes differ, there is nothing to count, or a class is out of range.
+
+    Example:
+        >>> confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+        [[1, 1], [0, 1]]
+    """
+    _check_pairs(predicted, targets)
+    low, high = min(predicted.min(), targets.min()), max(predicted.max(), targets.max())
+    if low < 0 or high >= n_classes:
+        raise ValueError(f"expected classes in [0, {n_classes}), got {low} to {high}")
+    return np.bincount(targets * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def class_table(confusion: np.ndarray) -> ClassTable:
+    """Recall, precision, F1 and the most frequent mistake of every class.
+
+        recall_c = C_cc / sum_j C_cj    precision_c = C_cc / sum_i C_ic    F1_c = 2 C_cc / (sum_j C_cj + sum_i C_ic)
+
+    Args:
+        confusion: (K, K) counts, rows are the true classes.
+
+    Returns:
+        The mean of `recall` over the classes that have images is `mean_per_class_recall`.
+
+    Example:
+        >>> class_table(np.array([[1, 1], [0, 1]])).recall.tolist()
+        [0.5, 1.0]
+    """
+    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
+        raise ValueError(f"expected a confusion matrix (K, K), got {confusion.shape}")
+    hits, n, n_predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    mistakes = confusion - np.diag(hits)
+    most = mistakes.max(axis=1)
+    with np.errstate(invalid="ignore"):
+        recall, precision = hits / n, hits / n_predicted
+        f1 = np.where(n > 0, 2 * hits / (n + n_predicted), np.nan)
+    return ClassTable(n, recall, precision, f1, np.where(most > 0, mistakes.argmax(axis=1), -1), most)
 
 
 def _check_pairs(first: np.ndarray, second: np.ndarray) -> None:

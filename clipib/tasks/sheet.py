@@ -57,14 +57,14 @@ def _band(title: str, blocks: list[list[Tile]], side: int, rows: int = 10_000) -
         shared = not any(tile.text for tile in block[1:])
         letters = int((width - 2 * GAP if shared else side) / LETTER)
         for n, tile in enumerate(block):
-            x, small = left + n * (side + GAP), _fit(tile.open(), side)
+            x, small = left + n * (side + GAP), fit(tile.open(), side)
             band.paste(small, (x + (side - small.width) // 2, top + (side - small.height) // 2))
             for k, line in enumerate(tile.text.split("\n")):
                 draw.text((x, top + side + k * LINE), _latin(_short(line, letters)), fill="black")
     return band
 
 
-def _fit(picture: Image.Image, side: int) -> Image.Image:
+def fit(picture: Image.Image, side: int) -> Image.Image:
     """The picture with `side` px as its longer side; small pixel art keeps its pixels."""
     scale = side / max(picture.size)
     size = tuple(max(1, round(length * scale)) for length in picture.size)

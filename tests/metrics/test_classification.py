@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from clipib.metrics.classification import (
     accuracy_at_k,
+    class_table,
+    confusion_matrix,
     macro_f1,
     mean_per_class_recall,
     predict,
@@ -90,3 +93,36 @@ def test_groups_that_are_as_bad_go_by_index_and_left_out_samples_do_not_count():
 def test_shapes_that_do_not_fit_are_refused(function):
     with pytest.raises(ValueError, match="expected two arrays"):
         function(np.array([0, 1]), np.array([0]))
+
+
+def test_the_class_table_equals_scikit_learn():
+    logits, targets = random_case(n=400, k=9)
+    predicted = np.minimum(predict(logits, targets).predicted, 7)  # class 8 is never predicted
+    targets = np.where(targets == 3, 4, targets)  # and class 3 never a target
+    confusion = confusion_matrix(predicted, targets, 9)
+    table = class_table(confusion)
+    assert np.array_equal(confusion, sklearn_confusion(targets, predicted, labels=range(9)))
+    expected = precision_recall_fscore_support(targets, predicted, labels=range(9), zero_division=np.nan)
+    precision, recall, f1, n = expected
+    assert table.n.tolist() == n.tolist() and table.n[3] == 0
+    np.testing.assert_allclose(table.recall, recall, rtol=1e-15)
+    np.testing.assert_allclose(table.precision, precision, rtol=1e-15)
+    assert np.isnan(table.f1[3]) and np.isnan(table.precision[8])
+    np.testing.assert_allclose(np.delete(table.f1, 3), np.delete(f1, 3), rtol=1e-15)
+    assert np.nanmean(table.recall) == pytest.approx(mean_per_class_recall(predicted, targets), abs=1e-15)
+
+
+def test_the_most_frequent_mistake_is_counted_by_hand():
+    confusion = np.array([[9, 2, 2, 0], [0, 5, 0, 0], [1, 0, 0, 7], [0, 0, 0, 0]])
+    table = class_table(confusion)
+    assert table.mistaken_for.tolist() == [1, -1, 3, -1]  # a tie goes to the lowest index
+    assert table.n_mistaken.tolist() == [2, 0, 7, 0]
+    assert table.recall.tolist()[:3] == [9 / 13, 1.0, 0.0] and np.isnan(table.recall[3])
+
+
+def test_classes_out_of_range_are_refused():
+    for predicted in (np.array([0, 3]), np.array([-1, 0])):
+        with pytest.raises(ValueError, match=r"classes in \[0, 3\)"):
+            confusion_matrix(predicted, np.array([0, 1]), 3)
+    with pytest.raises(ValueError, match=r"\(K, K\)"):
+        class_table(np.zeros((2, 3)))

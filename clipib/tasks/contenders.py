@@ -1,0 +1,169 @@
+"""The checkpoints that a report sets side by side, whichever runs their rows come from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from clipib.errors import UserError
+from clipib.metrics.catalog import HIGHER, metric_of
+from clipib.metrics.paired import Difference
+from clipib.tasks.paired import comparable, match, pair
+from clipib.tasks.results import RUN_PARAMS, Row, run_params_of
+from clipib.tasks.runs import Run
+
+NAME = ("model", "pretrained", "checkpoint_sha256")
+CONDITIONS = ("protocol", "precision", "similarity", "limit", "seed")
+MARKS = ("overlap", "group", "over")  # params that tell of a result, not of what was asked
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Key(NamedTuple):
+    """What a number is of: the rows of several checkpoints with one key stand in one line."""
+
+    command: str
+    dataset: str
+    split: str
+    metric: str
+    params: str
+
+
+class Contender(NamedTuple):
+    """One checkpoint, evaluated in one way.
+
+    letter: what tables call it. label: what tells it from the others. cells: its row for each key. runs: the run of
+    each key. older: rows that a newer one of the same key hides.
+    """
+
+    letter: str
+    label: str
+    cells: dict[Key, Row]
+    runs: dict[Key, Run]
+    older: int
+
+
+class Delta(NamedTuple):
+    """How far a number is from the baseline's.
+
+    value: contender - baseline, None where they are not comparable. difference: with its interval, None where that is
+    not known; `why` says why.
+    verdict: "better" or "worse" where the interval leaves 0 out, "no difference shown" where it does not, or "".
+    """
+
+    value: float | None
+    difference: Difference | None
+    verdict: str
+    why: str
+
+
+def contenders_of(runs: Sequence[Run]) -> list[Contender]:
+    """The checkpoints of several runs, in their order.
+
+    Rows of one checkpoint in several runs are one contender, unless two runs tell of the same number.
+    """
+    grouped: dict[tuple, list[tuple[Run, Row]]] = {}
+    for run in runs:
+        for row in run.rows:
+            grouped.setdefault(_identity(row), []).append((run, row))
+    split: list[tuple[Row, list[tuple[Run, Row]]]] = []
+    for members in grouped.values():
+        places: dict[Key, set[str]] = {}
+        for run, row in members:
+            places.setdefault(key_of(row), set()).add(str(run.path))
+        if any(len(found) > 1 for found in places.values()):
+            paths = dict.fromkeys(str(run.path) for run, _ in members)
+            split += [[m for m in members if str(m[0].path) == path] for path in paths]
+        else:
+            split.append(members)
+    labels = _labels(split)
+    return [_contender(_letter(i), label, members) for i, (label, members) in enumerate(zip(labels, split))]
+
+
+def key_of(row: Row) -> Key:
+    """What a row's number is of, whoever it belongs to."""
+    own = [p for p in row.params.split(";") if p.partition("=")[0] not in (*RUN_PARAMS, *MARKS)]
+    return Key(row.command, row.dataset, row.split, row.metric, ";".join(own))
+
+
+def compare_with(baseline: Contender, other: Contender, key: Key, *, seed: int = 0) -> Delta | None:
+    """How far a contender's number is from the baseline's; None where there is nothing to compare.
+
+    Args:
+        seed: of the bootstrap that some intervals come from.
+    """
+    a, b = baseline.cells.get(key), other.cells.get(key)
+    if a is None or b is None or a.value is None or b.value is None or not comparable(a):
+        return None
+    try:
+        matched = match([a], [b]).pairs
+    except UserError as error:
+        return Delta(None, None, "", _reason(error, key))
+    if not matched:
+        return None
+    found = pair(baseline.runs[key], other.runs[key], a, b, seed=seed)
+    if found.difference is None:
+        letters = {"A": baseline.letter, "B": other.letter}
+        return Delta(b.value - a.value, None, "", re.sub(r"\b[AB]\b", lambda name: letters[name[0]], found.why))
+    lone = found.only_a + found.only_b
+    why = f"{lone:,} samples are in one of the two only" if lone else ""
+    return Delta(found.difference.value, found.difference, _verdict(key.metric, found.difference), why)
+
+
+def _verdict(metric: str, difference: Difference) -> str:
+    if difference.low <= 0 <= difference.high:
+        return "no difference shown"
+    return "better" if (difference.low > 0) == (metric_of(metric).better == HIGHER) else "worse"
+
+
+def _reason(error: UserError, key: Key) -> str:
+    """What differs, in a few words."""
+    line = error.message.splitlines()[-1].removeprefix("- ")
+    return "not comparable: " + line.removeprefix(f"{key.dataset} ({key.split}): ").removeprefix(f"{key.dataset}: ")
+
+
+def _identity(row: Row) -> tuple:
+    return (*(getattr(row, c) for c in (*NAME, *CONDITIONS)), ";".join(run_params_of(row)))
+
+
+def _contender(letter: str, label: str, members: Iterable[tuple[Run, Row]]) -> Contender:
+    cells, runs, older = {}, {}, 0
+    for run, row in members:
+        key = key_of(row)
+        older += key in cells
+        cells[key], runs[key] = row, run
+    return Contender(letter, label, cells, runs, older)
+
+
+def _labels(split: Sequence[list[tuple[Run, Row]]]) -> list[str]:
+    """A name for each, with just what is needed to tell it from the others."""
+    facts = [_facts(members) for members in split]
+    used = [f"{f['model']} ({f['pretrained']})" if f["pretrained"] else f["model"] for f in facts]
+    for name in facts[0] if facts else ():
+        if name in ("model", "pretrained") or len(set(used)) == len(used):
+            continue
+        doubled = {u for u in used if used.count(u) > 1}
+        varying = len({f[name] for f, u in zip(facts, used) if u in doubled}) > 1
+        if varying:
+            used = [f"{u}, {f[name]}" if u in doubled else u for f, u in zip(facts, used)]
+    return used
+
+
+def _facts(members: Sequence[tuple[Run, Row]]) -> Mapping[str, str]:
+    run, row = members[0]
+    return {
+        "model": row.model,
+        "pretrained": row.pretrained,
+        "checkpoint": row.checkpoint_sha256[:8],
+        "protocol": row.protocol,
+        "precision": row.precision,
+        "params": ";".join(run_params_of(row)) or "default settings",
+        "similarity": row.similarity,
+        "limit": f"limit {row.limit:,}" if row.limit else "no limit",
+        "seed": f"seed {row.seed}",
+        "run": str(run.path),
+    }
+
+
+def _letter(i: int) -> str:
+    return LETTERS[i] if i < len(LETTERS) else f"{LETTERS[i % len(LETTERS)]}{i // len(LETTERS)}"
