@@ -46,7 +46,7 @@ def main() -> None:
             run([*asked, "--out", f"{home}/cold"], env)  # remembers the model, and encodes the joined texts
             found = [run([*asked, "--out", f"{home}/{what}{i}"], env) for i in range(options.rounds)]
             rows.append((what, "wall", options.images, [seconds for seconds, _ in found]))
-            rows.append((what, "peak memory in GiB", options.images, [memory for _, memory in found]))
+            rows.append((what, "peak memory", options.images, [memory for _, memory in found]))
     store_benchmark.RESULTS = RESULTS
     store_benchmark.write(rows, f"{options.captions} captions an image, width 512")
 

@@ -110,12 +110,13 @@ def write(rows, note: str) -> None:
         if fresh:
             writer.writerow(COLUMNS)
         for what, variant, n, seconds in rows:
+            unit = "GiB" if "memory" in variant else "s"
             median, p20, p80 = (f"{np.percentile(seconds, q):.4f}" for q in (50, 20, 80))
             place = f"{platform.machine()} cpu x{os.cpu_count()}"
             writer.writerow(
-                (what, variant, n, os.cpu_count(), median, p20, p80, "s", len(seconds), place, versions, note)
+                (what, variant, n, os.cpu_count(), median, p20, p80, unit, len(seconds), place, versions, note)
             )
-            print(f"{what:26} {variant:36} {median} s ({p20} to {p80}, {len(seconds)} rounds)")
+            print(f"{what:26} {variant:36} {median} {unit} ({p20} to {p80}, {len(seconds)} rounds)")
     print(note)
 
 

@@ -43,9 +43,9 @@ from clipib.metrics.retrieval import recall_at_k
 from clipib.models.head import make_head
 from clipib.models.load import load_model
 from clipib.models.model import Model
+from clipib.tasks.classifier import build_classifier, classify
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.scores import rank, score_matrix
-from clipib.tasks.zeroshot import build_classifier, classify
 from clipib.training.loop import fit
 
 RESULTS = Path(__file__).parent / "results" / "study_losses.csv"

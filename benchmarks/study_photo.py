@@ -27,8 +27,8 @@ from clipib.metrics.retrieval import recall_at_k
 from clipib.models.head import make_head
 from clipib.models.load import load_model
 from clipib.models.model import Model
+from clipib.tasks.classifier import build_classifier, classify
 from clipib.tasks.scores import rank
-from clipib.tasks.zeroshot import build_classifier, classify
 from clipib.training.locking import lock_towers
 
 RESULTS = Path(__file__).parent / "results" / "study_photo.csv"

@@ -16,7 +16,7 @@ from clipib.errors import UserError
 
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 OUT_OF_MEMORY = ("OutOfMemoryError", "CUDA error: out of memory", "ALLOC_FAILED", "can't allocate memory")
-USER_ERROR, BUG, INTERRUPTED, TERMINATED = 2, 70, 130, 143
+USER_ERROR, IN_PART, BUG, INTERRUPTED, TERMINATED = 2, 3, 70, 130, 143
 
 
 class _Terminated(BaseException):

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from clipib.cli import options as o
-from clipib.cli.output import make_progress, print_rows
+from clipib.cli.gated import planned_gates, print_judged
+from clipib.cli.output import make_progress
 
 LOSS, TRAINING = "Loss", "Training"
 EXAMPLES = """Examples:
@@ -130,6 +131,16 @@ def finetune(
     offline: o.Offline = False,
     dry_run: o.DryRun = False,
     config: o.Config = None,
+    fail_under: o.FailUnder = [],  # noqa: B006
+    fail_over: o.FailOver = [],  # noqa: B006
+    baseline: o.BaselineRun = None,
+    baseline_checkpoint: o.BaselineCheckpoint = None,
+    max_drop: o.MaxDrop = None,
+    significant: o.Significant = False,
+    non_inferior: o.NonInferior = None,
+    alpha: o.Alpha = 0.05,
+    require_complete: o.RequireComplete = False,
+    gate_metrics: o.GateMetrics = [],  # noqa: B006
     out: o.OutFolder = Path("runs/finetune"),
     fresh: o.Fresh = False,
     cache_dir: o.CacheDir = None,
@@ -138,12 +149,15 @@ def finetune(
 ) -> None:
     """Fine-tune a checkpoint on images with captions or classes; writes best/ and last/."""
     progress = make_progress()
+    gates = planned_gates(ctx, "finetune", val or train, name="" if val else name, out=out)
     from clipib.tasks.finetune import finetune as run
 
     outcome = run(**o.task_options(ctx), progress=progress)
     if dry_run:
         progress.say("dry run: nothing was trained or written")
         return
-    print_rows(outcome.rows, format_)
+    code = print_judged(gates, outcome.rows, out, format_, seed=seed, progress=progress)
     progress.say(f"checkpoints in {out / 'best'} and {out / 'last'}, results in {out / 'results.csv'}")
     progress.say(f"next: clipib zeroshot --model {out / 'best'} --datasets folder:PATH")
+    if code:
+        raise typer.Exit(code)

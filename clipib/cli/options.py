@@ -16,7 +16,9 @@ FORMATS = ("table", "csv", "json", "md", "junit")
 NOT_RECORDED = ("config", "dry_run", "fresh", "resume", "format_", "offline", "verify_cache")
 
 DATA_HELP = "A name, folder:PATH, csv:PATH, wds:PATH, hf:ORG/NAME, digitworld."
-RUNNING, DATA, OUTPUT = "Running", "Data", "Output"
+RUNNING, DATA, OUTPUT, GATES = "Running", "Data", "Output", "Gates"
+GATE_OPTIONS = ("fail_under", "fail_over", "baseline", "baseline_checkpoint", "max_drop", "significant", "non_inferior")
+GATE_OPTIONS += ("alpha", "require_complete", "gate_metrics")
 
 
 def split_commas(values: list[str]) -> list[str]:
@@ -36,6 +38,15 @@ def whole_numbers(flag: str, text: str) -> tuple[int, ...]:
     return tuple(int(p) for p in parts)
 
 
+def batch_size_of(text: str) -> int | None:
+    """`"auto"` -> None, else a number of images.
+
+    Raises:
+        UserError: when it is neither.
+    """
+    return None if text.strip().lower() == "auto" else whole_numbers("--batch-size", text)[0]
+
+
 def recorded(ctx: typer.Context) -> dict[str, Any]:
     """The options of a run, as `results.json` keeps them and `--config` reads them back."""
     return {k: v for k, v in ctx.params.items() if k not in NOT_RECORDED}
@@ -47,7 +58,7 @@ def task_options(ctx: typer.Context, *, beside: tuple[str, ...] = ()) -> dict[st
     Args:
         beside: options that the command sees to itself.
     """
-    options = {k: v for k, v in ctx.params.items() if k not in ("config", "format_", "offline", *beside)}
+    options = {k: v for k, v in ctx.params.items() if k not in ("config", "format_", "offline", *GATE_OPTIONS, *beside)}
     columns = {k: options.pop(k) for k in ("image_column", "caption_column", "label_column", "separator")}
     return {**options, "columns": columns, "settings": recorded(ctx)}
 
@@ -136,6 +147,21 @@ Preprocess = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.", rich_help_panel=RUNNING)]
+AutoBatchSize = Annotated[
+    str, typer.Option("--batch-size", help="Images at once, or auto: what the memory holds.", rich_help_panel=RUNNING)
+]
+Protocol = Annotated[
+    str,
+    typer.Option(help="Whose rules: strict, clip_benchmark or datacomp.", rich_help_panel=RUNNING),
+]
+EvaluationPrecision = Annotated[
+    str,
+    typer.Option("--precision", help="auto: the protocol's; fp32, amp, bf16, fp16.", rich_help_panel=RUNNING),
+]
+KeepGoing = Annotated[
+    bool,
+    typer.Option("--keep-going", help="Evaluate what can be; exit 3 if not all could.", rich_help_panel=RUNNING),
+]
 Workers = Annotated[int, typer.Option(min=0, help="Threads or processes that decode images.", rich_help_panel=RUNNING)]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**31 - 1, help="Of samples and random weights.", rich_help_panel=RUNNING)
@@ -191,3 +217,51 @@ RecordsFormat = Annotated[
 ]
 
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", rich_help_panel=OUTPUT)]
+
+FailUnder = Annotated[
+    list[str],
+    typer.Option(
+        "--fail-under", help="DATASET.METRIC=VALUE: exit 1 below it; commas or repeated.", rich_help_panel=GATES
+    ),
+]
+FailOver = Annotated[
+    list[str],
+    typer.Option("--fail-over", help="The same above it, where lower is better.", rich_help_panel=GATES),
+]
+BaselineRun = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        help="Run folder, results.csv, ref:open_clip or ref:clip_benchmark to compare with.",
+        rich_help_panel=GATES,
+    ),
+]
+BaselineCheckpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline-checkpoint", help="Which of its checkpoints: part of name or hash.", rich_help_panel=GATES
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option("--max-drop", help="Fail where a main metric is worse by more than this.", rich_help_panel=GATES),
+]
+Significant = Annotated[
+    bool,
+    typer.Option("--significant", help="With --max-drop: only where that is proved.", rich_help_panel=GATES),
+]
+NonInferior = Annotated[
+    float | None,
+    typer.Option("--non-inferior", help="Pass only where a larger drop is ruled out.", rich_help_panel=GATES),
+]
+Alpha = Annotated[float, typer.Option("--alpha", help="One-sided level of these two.", rich_help_panel=GATES)]
+RequireComplete = Annotated[
+    bool,
+    typer.Option("--require-complete", help="Fail where a row of the baseline is missing.", rich_help_panel=GATES),
+]
+GateMetrics = Annotated[
+    list[str],
+    typer.Option(
+        "--gate-metrics", help="Compare these beside the main metrics; commas or repeated.", rich_help_panel=GATES
+    ),
+]

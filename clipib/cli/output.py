@@ -11,13 +11,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
-from xml.sax.saxutils import quoteattr
+from typing import TYPE_CHECKING, Any
 
+from clipib.cli.junit import junit
 from clipib.errors import UserError
-from clipib.progress import Progress
+from clipib.progress import Progress, counted
 from clipib.tasks.results import Row, to_csv
 
+if TYPE_CHECKING:
+    from clipib.tasks.prepare import Outcome
+
+USUAL = ("temperature=own",)  # params that a table does not show
 QUIET_SECONDS = 20.0  # between plain lines of one job
 MANY = 6  # more data sets than this share one table of their main metrics
 
@@ -96,6 +100,14 @@ class LiveProgress(Progress):
         self.say(f"{what}: {done:,.0f} {unit} in {_duration(time.monotonic() - start)}")
 
 
+def say_failures(outcome: Outcome, progress: Progress) -> None:
+    """Name at the end, where it is seen, what could not be done under `--keep-going`."""
+    if outcome.failures:
+        progress.warn(f"{counted(len(outcome.failures), 'evaluation')} could not be done:")
+    for failure in outcome.failures:
+        progress.warn(f"- {failure}" + (f" {failure.error.hint}" if failure.error.hint else ""))
+
+
 def print_rows(rows: Sequence[Row], format_: str) -> None:
     """The rows of one call on stdout; machine formats never pass through Rich."""
     if format_ == "csv":
@@ -103,10 +115,10 @@ def print_rows(rows: Sequence[Row], format_: str) -> None:
     elif format_ == "json":
         print(json.dumps([asdict(r) for r in rows], indent=2))
     elif format_ == "junit":
-        sys.stdout.write(_junit(rows))
+        sys.stdout.write(junit(rows))
     else:
         many = len({(r.model, r.pretrained, r.dataset) for r in rows}) > MANY
-        for title, records in _main_metrics(rows) if many else _by_data_set(rows):
+        for title, records in main_metrics(rows) if many else _by_data_set(rows):
             _print_records(records, format_, title=title)
 
 
@@ -135,7 +147,7 @@ def print_probed(probed: Sequence[Any], format_: str) -> None:
         _print_records(records, format_, title=f"{found.dataset}, {found.model}: {found.about}")
 
 
-def _main_metrics(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def main_metrics(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Of many data sets one table per checkpoint, with the main metric of each."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -172,7 +184,8 @@ def _by_metric(group: Sequence[Row]) -> list[dict[str, Any]]:
     for row in group:
         if _bounded(row):
             continue
-        record = {"metric": row.metric + (f" ({row.params})" if row.params else ""), "value": _number(row.value)}
+        params = ";".join(p for p in row.params.split(";") if p not in USUAL)
+        record = {"metric": row.metric + (f" ({params})" if params else ""), "value": _number(row.value)}
         record["95 % interval"] = f"{row.ci_low:.4f} to {row.ci_high:.4f}" if row.ci_low is not None else ""
         if ceilings:
             record["ceiling"] = _number(ceilings.get((row.metric, row.params)))
@@ -210,7 +223,8 @@ def _print_records(records: Sequence[dict[str, Any]], format_: str, *, title: st
             print(f"**{title}**\n")
         print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
         for record in records:
-            print("| " + " | ".join(str(record[n]).replace("|", "\\|") for n in names) + " |")
+            cells = (str(record[n]).replace("|", "\\|").replace("\n", "<br>") for n in names)
+            print("| " + " | ".join(cells) + " |")
         print()
         return
     from rich import box
@@ -232,23 +246,6 @@ def _print_records(records: Sequence[dict[str, Any]], format_: str, *, title: st
     for record in records:
         table.add_row(*(Text("" if record[n] is None else str(record[n])) for n in names))
     console.print(table)
-
-
-def _junit(rows: Sequence[Row]) -> str:
-    """A suite per checkpoint, a case per metric."""
-    suites: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        suites.setdefault((row.model, row.pretrained, row.checkpoint_sha256[:12]), []).append(row)
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<testsuites>"]
-    for (model, pretrained, sha), cases in suites.items():
-        lines.append(f'  <testsuite name={quoteattr(f"{model} {pretrained} {sha}")} tests="{len(cases)}" failures="0">')
-        for row in cases:
-            name = row.metric + (f" ({row.params})" if row.params else "")
-            lines.append(f"    <testcase classname={quoteattr(row.dataset)} name={quoteattr(name)}>")
-            lines.append(f"      <system-out>{row.value!r}</system-out>")
-            lines.append("    </testcase>")
-        lines.append("  </testsuite>")
-    return "\n".join([*lines, "</testsuites>", ""])
 
 
 def _is_number(cell: Any) -> bool:

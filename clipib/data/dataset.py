@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +13,7 @@ import numpy as np
 
 from clipib.data.images import Images, StampedImages, content_key, why
 from clipib.data.manifest import Manifest
+from clipib.data.prompts import class_prompts, prompts_sha256
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Dataset:
     name, split: as they stand in the results.
     images: N of them.
     labels: (N,) class indices, (N, K) zeros and ones where an image may belong to several classes, or None.
-    classnames: K names; templates: prompts with `{c}`.
+    classnames: K names; templates: prompts with `{c}`. class_prompts: K lists of whole prompts in place of templates.
+    differences: "classnames" and "templates" -> how they differ from those that the registry has for it.
     captions: M texts; image_of_caption: (M,) the image that each describes. Both None where there are none.
     groups: (N,) the group of each image for worst-group metrics, (N, F) codes of which nothing chose one, or None.
     main_metric: the metric that speaks for the data set, "" where the task's own default does.
@@ -39,6 +41,8 @@ class Dataset:
     labels: np.ndarray | None = None
     classnames: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
+    class_prompts: tuple[tuple[str, ...], ...] | None = None
+    differences: Mapping[str, str] = field(default_factory=dict, compare=False)
     captions: tuple[str, ...] | None = None
     image_of_caption: np.ndarray | None = None
     groups: np.ndarray | None = None
@@ -68,6 +72,18 @@ class Dataset:
             return content_key(self.images.content(index))
         except OSError:  # it counts as an unreadable image where images are decoded
             return None
+
+    @property
+    def prompts(self) -> list[list[str]]:
+        """The prompts of every class."""
+        if self.class_prompts is not None:
+            return [list(own) for own in self.class_prompts]
+        return [class_prompts([name], self.templates) for name in self.classnames]
+
+    @property
+    def prompts_sha256(self) -> str:
+        """Hash of class names and prompts, in order."""
+        return prompts_sha256(self.classnames, self.templates if self.class_prompts is None else self.class_prompts)
 
     def changed(self, **fields: Any) -> Dataset:
         """A copy with other fields; images that stay keep their keys."""

@@ -96,8 +96,11 @@ def with_entry_names(dataset: Dataset, key: str, entry: Entry) -> Dataset:
 
 
 def with_entry_facts(dataset: Dataset, key: str, entry: Entry) -> Dataset:
-    """Hold a reading against the entry's classes, and give it the entry's main metric and groups."""
-    names, notes = dataset.classnames, dataset.notes
+    """Hold a reading against the entry's classes, and give it the entry's main metric and groups.
+
+    Words that differ from the entry's are told in its `differences`.
+    """
+    names, differences = dataset.classnames, {}
     if entry.classes and len(names) != entry.classes:
         raise UserError(f"'{key}' has {len(names)} classes as read, {entry.classes} are expected.")
     if entry.classnames and names != entry.classnames:
@@ -108,10 +111,12 @@ def with_entry_facts(dataset: Dataset, key: str, entry: Entry) -> Dataset:
                 hint="Labels would mean other classes. Fetch the data again, or name the path to use it as it is.",
             )
         differ = [f"'{a}' for '{b}'" for a, b in zip(names, entry.classnames) if a != b]
-        notes = (*notes, f"{counted(len(differ), 'class name')} of the data differ from the registry's: {differ[0]}")
+        found = f"{counted(len(differ), 'class name')} of the data differ from the registry's: {differ[0]}"
+        differences["classnames"] = found
     if entry.templates and dataset.templates != entry.templates:
-        notes = (*notes, "the data's own templates are used; they differ from the registry's")
-    return replace(dataset, main_metric=entry.main_metric, groups=_group_of(dataset, key, entry), notes=notes)
+        differences["templates"] = "the data's own templates are used; they differ from the registry's"
+    facts = {"main_metric": entry.main_metric, "groups": _group_of(dataset, key, entry)}
+    return replace(dataset, **facts, differences=differences, notes=(*dataset.notes, *differences.values()))
 
 
 def check_entry_counts(dataset: Dataset, key: str, entry: Entry) -> None:

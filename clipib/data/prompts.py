@@ -23,8 +23,8 @@ def class_prompts(classnames: Sequence[str], templates: Sequence[str]) -> list[s
 
 
 def prompts_sha256(classnames: Sequence[str], templates: Sequence[str]) -> str:
-    """Hash of class names and templates in order, for the results."""
-    return hashlib.sha256(json.dumps([list(classnames), list(templates)]).encode()).hexdigest()
+    """Hash of class names and templates in order, for the results; or of the class names and each one's own prompts."""
+    return hashlib.sha256(json.dumps([classnames, templates]).encode()).hexdigest()
 
 
 def read_templates(path: str | Path) -> tuple[str, ...]:
@@ -44,6 +44,25 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
     if not templates:
         raise UserError(f"The templates file '{path}' is empty.", hint="Write one template a line: a photo of a {c}.")
     return templates
+
+
+def read_prompts(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Prompts of every class from a JSON object: class name -> list of whole prompts, as many as it likes.
+
+    Raises:
+        UserError: when the file cannot be read or a class has no prompt.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The prompts '{path}' cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"The prompts '{path}' are no object.", hint='Write {"cat": ["a cat.", "a small cat."], ...}.')
+    for name, prompts in content.items():
+        texts = prompts if isinstance(prompts, list) else []
+        if not texts or not all(isinstance(t, str) and t.strip() for t in texts):
+            raise UserError(f"'{path}' has no list of prompts for the class '{name}'.")
+    return {name: tuple(prompts) for name, prompts in content.items()}
 
 
 def read_classnames(path: str | Path) -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from clipib.models.model import Model
 
+AUTO_BATCH = 256  # images, where nothing is said
 TEXT_BATCH = 64  # larger batches of short texts are slower on a CPU
+SHARED_TEXTS = 512  # claimed at once where texts that begin alike share the work
 NAMED_BAD = 10
 
 
@@ -75,7 +78,7 @@ def embed_images(
     dataset: Dataset,
     *,
     store: Store | None,
-    batch_size: int = 64,
+    batch_size: int | None = 64,
     workers: int = 2,
     max_bad: int = 0,
     progress: Progress = SILENT,
@@ -84,6 +87,7 @@ def embed_images(
 
     Args:
         store: None encodes everything and keeps nothing, as in the middle of training.
+        batch_size: images at once; None starts with AUTO_BATCH. What does not fit into memory is cut in halves.
         workers: decoding threads, one batch ahead of the model.
         max_bad: unreadable images to put up with; one more is an error that names them.
 
@@ -100,6 +104,41 @@ def embed_images(
         raise UserError(f"'{dataset.name}' has no readable image.")
     readable = dataset.take(kept) if bad else dataset
     return ImageFeatures(rows.get(kept), kept, readable, list(bad), rows.n_new)
+
+
+def encode_together(
+    models: Sequence[Model],
+    dataset: Dataset,
+    *,
+    store: Store,
+    batch_size: int | None = 64,
+    workers: int = 2,
+    progress: Progress = SILENT,
+) -> int:
+    """Fill the store with what several checkpoints of equal preprocessing lack; each image is decoded once for all.
+
+    What cannot be decoded is left to `embed_images`, which says so.
+
+    Returns:
+        How many features were new.
+    """
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        of_models = [stack.enter_context(Rows(image_space(m, store), dataset.keys)) for m in models]
+        missing = [set(rows.missing()) for rows in of_models]
+        todo = sorted(set().union(*missing))
+        size = batch_size or AUTO_BATCH
+        batches = (todo[i : i + size] for i in range(0, len(todo), size))
+        with progress.track(f"encoding {dataset.name} for {len(models)} checkpoints", len(todo)) as advance:
+            reader = next((m for m, lacks in zip(models, missing) if lacks), models[0])
+            for chunk in decoded(reader, dataset, batches, workers):
+                pixels = {i: p for i, p in chunk if not isinstance(p, Exception)}
+                for model, rows, lacks in zip(models, of_models, missing, strict=True):
+                    for own in rows.claimed([i for i in pixels if i in lacks], size):
+                        rows.add(own, _encode_pixels(model, torch.stack([pixels[i] for i in own])))
+                advance(len(chunk))
+        return sum(rows.n_new for rows in of_models)
 
 
 def embed_texts(
@@ -127,15 +166,16 @@ def seconds_per_image(model: Model, *, n: int = 8) -> float:
 
 
 def _encode_images(
-    model: Model, dataset: Dataset, rows: Rows, batch_size: int, workers: int, max_bad: int, progress: Progress
+    model: Model, dataset: Dataset, rows: Rows, batch_size: int | None, workers: int, max_bad: int, progress: Progress
 ) -> dict[str, str]:
     """Fill in what is missing; returns the unreadable ones, id -> reason, equal files each under their own."""
     import torch
 
     bad: dict[str, str] = {}
+    batch_size = batch_size or AUTO_BATCH
     with progress.track(f"encoding {dataset.name}", len(rows.missing())) as advance:
         for todo in rows.passes():
-            for chunk in _decoded(model, dataset, rows.claimed(todo, batch_size), workers):
+            for chunk in decoded(model, dataset, rows.claimed(todo, batch_size), workers):
                 good = [(i, pixels) for i, pixels in chunk if not isinstance(pixels, Exception)]
                 for i, error in ((i, p) for i, p in chunk if isinstance(p, Exception)):
                     rows.give_up([i])
@@ -143,28 +183,47 @@ def _encode_images(
                 if len(bad) > max_bad:
                     raise _too_many_bad(dataset, bad, todo, chunk[-1][0], max_bad)
                 if good:
-                    with torch.inference_mode():
-                        features = model.encode_images(torch.stack([pixels for _, pixels in good]))
-                    rows.add([i for i, _ in good], _finite(features, model))
+                    pixels = torch.stack([pixels for _, pixels in good])
+                    rows.add([i for i, _ in good], _encode_pixels(model, pixels))
                 advance(len(chunk))
     return bad
 
 
-def _encode_texts(model: Model, texts: tuple[str, ...] | list[str], rows: Rows, progress: Progress) -> None:
-    """Fill in what is missing, shortest first."""
+def _encode_pixels(model: Model, pixels: Tensor) -> np.ndarray:
+    """Features of (n, 3, H, W) pixels, in halves where they do not fit into memory at once."""
     import torch
 
-    missing = rows.missing()
+    try:
+        with torch.inference_mode():
+            features = model.encode_images(pixels)
+    except torch.OutOfMemoryError:
+        if len(pixels) == 1:
+            raise
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return np.concatenate([_encode_pixels(model, half) for half in pixels.split(-(-len(pixels) // 2))])
+    return check_finite(features, model)
+
+
+def _encode_texts(model: Model, texts: tuple[str, ...] | list[str], rows: Rows, progress: Progress) -> None:
+    """Fill in what is missing: texts that begin alike together where they share the work, else shortest first."""
+    import torch
+
+    from clipib.models.shared_head import text_order
+
+    missing, shares = rows.missing(), model.shares_heads
     tokens = model.tokenize([texts[i] for i in missing])
+    order = text_order(tokens).tolist() if shares else tokens.argmax(dim=-1).argsort(stable=True).tolist()
     place = {i: j for j, i in enumerate(missing)}
-    length = tokens.argmax(dim=-1).tolist()
     with progress.track("encoding texts", len(missing), unit="texts") as advance:
         for todo in rows.passes():
-            for chunk in rows.claimed(sorted(todo, key=lambda i: length[place[i]]), TEXT_BATCH):
+            left = set(todo)
+            ordered = [missing[j] for j in order if missing[j] in left]
+            for chunk in rows.claimed(ordered, SHARED_TEXTS if shares else TEXT_BATCH):
                 with torch.inference_mode():
-                    features = model.encode_texts(tokens[[place[i] for i in chunk]])
-                rows.add(chunk, _finite(features, model))
-                advance(len(chunk))
+                    for places, features in model.encode_text_batches(tokens[[place[i] for i in chunk]]):
+                        rows.add([chunk[j] for j in places], check_finite(features, model))
+                        advance(len(places))
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:
@@ -177,7 +236,7 @@ def _encoding(model: Model) -> dict[str, object]:
     return {"weights": model.fingerprint, "precision": model.computes_in, "encoder": ENCODER_VERSION}
 
 
-def _decoded(
+def decoded(
     model: Model, dataset: Dataset, batches: Iterable[list[int]], workers: int
 ) -> Iterator[list[tuple[int, Tensor | Exception]]]:
     """Batches of (index, pixels or the error of decoding), decoded by threads one batch ahead."""
@@ -212,7 +271,7 @@ def _picture(model: Model, dataset: Dataset, index: int):
     return dataset.images.open(index) if pixels is None else pixels
 
 
-def _finite(features: Tensor, model: Model) -> np.ndarray:
+def check_finite(features: Tensor, model: Model) -> np.ndarray:
     import torch
 
     if not torch.isfinite(features).all():

@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clipib.metrics.sampling import Design, make_design, moments_of_mean, proportion_interval, totals
+from clipib.metrics.sampling import (
+    Design,
+    make_design,
+    moments_of_mean,
+    normal_of_student,
+    proportion_interval,
+    student_of_normal,
+    totals,
+)
 from clipib.metrics.statistics import Interval
 
 NORMAL = NormalDist()
@@ -80,8 +88,7 @@ def is_binary(values: np.ndarray) -> bool:
 def draw_mean(values: np.ndarray, design: Design, draws: int, seed: int) -> Draws:
     """Draw a mean anew: units of every group with replacement from that group."""
     m = moments_of_mean(values, design)
-    order = np.argsort(design.group, kind="stable")
-    _, first, counts = np.unique(design.group[order], return_index=True, return_counts=True)
+    order, first, counts = _grouped(design)
     start, count = np.repeat(first, counts), np.repeat(counts, counts)
     top = (design.weight * totals(values, design))[order]
     bottom = (design.weight * design.size)[order]
@@ -112,18 +119,21 @@ def bootstrap_statistic(
     n: int,
     *,
     strata: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
     alpha: float = 0.05,
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Interval of any statistic of n samples, as of mean average precision.
+    """Interval of any smooth statistic of n samples, as of mean average precision.
 
     Percentiles of the draws, moved by the share of draws below the statistic (BC), with the quantiles widened as for
-    means of n samples in strata of equal size.
+    means of n samples in strata of equal size. It does not mend bias: no interval should be given of a statistic that
+    is biased by as much as its error, as the expected calibration error is.
 
     Args:
-        statistic: of (n,) indices, some of them several times, to a number.
+        statistic: of (M,) indices in [0, n), some of them several times, to a number; M is n but for clusters.
         strata: (n,) classes within which to resample.
+        clusters: (n,) clusters to resample as a whole.
 
     Reference:
         Efron and Tibshirani, 1993, An Introduction to the Bootstrap, section 14.3.
@@ -133,16 +143,32 @@ def bootstrap_statistic(
         >>> tuple(round(v) for v in bootstrap_statistic(lambda rows: np.median(x[rows]), 100, draws=500))
         (41, 59)
     """
-    design = make_design(n, strata=strata)
+    design = make_design(n, strata=strata, clusters=clusters)
+    return interval_of(draw_statistic(statistic, design, draws, seed), alpha)
+
+
+def draw_statistic(statistic: Callable[[np.ndarray], float], design: Design, draws: int, seed: int) -> Draws:
+    """Draw a statistic of rows anew: units of every group with replacement from that group."""
+    order, first, counts = _grouped(design)
+    start, count = np.repeat(first, counts), np.repeat(counts, counts)
+    rows = np.split(np.argsort(design.place, kind="stable"), np.cumsum(design.size)[:-1].astype(int))  # of each unit
+    whole = len(rows) < len(design.place)
+    rng = np.random.default_rng(seed)
+    value, found = float(statistic(np.arange(len(design.place)))), np.empty(draws)
+    for i in range(draws):
+        chosen = order[start + (rng.random(len(order)) * count).astype(np.int64)]
+        found[i] = statistic(np.concatenate([rows[unit] for unit in chosen]) if whole else chosen)
+    found.sort()
+    freedom = len(order) - len(counts)
+    bias = NORMAL.inv_cdf(_share_below(found, value))
+    return Draws(value, found, 0.0, bias, math.sqrt(len(order) / max(freedom, 1)), freedom)
+
+
+def _grouped(design: Design) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Units in the order of their groups; where each group starts, and how many units it has."""
     order = np.argsort(design.group, kind="stable")
     _, first, counts = np.unique(design.group[order], return_index=True, return_counts=True)
-    start, count = np.repeat(first, counts), np.repeat(counts, counts)
-    rng = np.random.default_rng(seed)
-    value = float(statistic(np.arange(n)))
-    found = np.sort([float(statistic(order[start + (rng.random(n) * count).astype(np.int64)])) for _ in range(draws)])
-    freedom = n - len(counts)
-    bias = NORMAL.inv_cdf(_share_below(found, value))
-    return interval_of(Draws(value, found, 0.0, bias, math.sqrt(n / max(freedom, 1)), freedom), alpha)
+    return order, first, counts
 
 
 def interval_of(d: Draws, alpha: float) -> Interval:
@@ -174,22 +200,3 @@ def _share_below(draws: np.ndarray, value: float) -> float:
     near = 1e-12 * max(abs(value), float(np.abs(draws[[0, -1]]).max()))
     low, high = np.searchsorted(draws, value - near), np.searchsorted(draws, value + near, side="right")
     return float((low + high + 1) / 2 / (len(draws) + 1))
-
-
-def student_of_normal(z: float, freedom: int) -> float:
-    """Quantile of Student's t where the normal one is z; within 0.1 % from 9 degrees of freedom, too wide below 4.
-
-    t = sign(z) sqrt(f (exp((z (8f + 3) / (8f + 1))^2 / f) - 1))
-
-    A formula rather than SciPy, whose import takes longer than all the intervals of a run.
-
-    Reference:
-        Wallace, 1959, Bounds on normal approximations to Student's and the chi-square distributions.
-    """
-    scaled = z * (8 * freedom + 3) / (8 * freedom + 1)
-    return math.copysign(math.sqrt(freedom * math.expm1(min(scaled**2 / freedom, 700.0))), z)
-
-
-def normal_of_student(t: float, freedom: int) -> float:
-    """The inverse of `student_of_normal`."""
-    return math.copysign((8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t**2 / freedom)), t)

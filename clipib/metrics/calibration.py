@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 TEMPERATURES = (1e-3, 1e3)  # where the fitted one is looked for
@@ -34,7 +36,9 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, *, b
 
         ECE = sum_b (n_b / N) |accuracy_b - confidence_b|
 
-    Bins have equal width and hold (low, high]; a confidence of 0 is in the first.
+    Bins have equal width and hold (low, high]; a confidence of 0 is in the first. It is biased upwards, since chance
+    lengthens every gap: a perfectly calibrated model of 1,000 samples has some 0.03. No interval is given of it, as
+    none of the bootstrap's covers what it says; `debiased_calibration_error` takes a part of the bias off.
 
     Args:
         confidence: (N,) probability of the predicted class, in [0, 1].
@@ -52,6 +56,43 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, *, b
     """
     count, hits, total = _binned(confidence, correct, bins)
     return float(np.abs(hits - total).sum() / count.sum())
+
+
+def debiased_calibration_error(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 15) -> float:
+    """Expected calibration error less most of what chance adds to it.
+
+        sum_b (n_b / N) (2 g_b - E|Normal(g_b, s_b)|),
+        g_b = |accuracy_b - confidence_b|,    s_b^2 = a_b (1 - a_b) / n_b
+
+    where a_b is the accuracy with one more sample that hits with probability confidence_b, so that a bin of few
+    samples, all hit, is not taken for certain. E|Normal| - g_b is by how much chance would lengthen a gap of that
+    size. The gap seen is itself too long already, so that some 60 % of the bias stay where the model is calibrated, and
+    less the larger the true error. Bins as in `expected_calibration_error`.
+
+    Returns:
+        In [0, 1].
+
+    Reference:
+        Kumar, Liang and Ma, 2019, Verified Uncertainty Calibration, arXiv 1909.10155, section 5, for the squared
+        error; the closed form for the absolute one, and the added sample, are ours.
+
+    Example:
+        >>> confidence, correct = np.full(100, 0.75), np.arange(100) < 70
+        >>> round(debiased_calibration_error(confidence, correct), 4)
+        0.0436
+    """
+    count, hits, total = _binned(confidence, correct, bins)
+    n, hits, total = (x[count > 0] for x in (count, hits, total))
+    gap, accuracy = np.abs(hits - total) / n, (hits + total / n) / (n + 1)
+    deviation = np.sqrt(np.maximum(accuracy * (1 - accuracy), 1e-12) / n)
+    return max(0.0, float((n * (2 * gap - _mean_of_folded_normal(gap, deviation))).sum() / n.sum()))
+
+
+def _mean_of_folded_normal(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """E|X| of X ~ Normal(mean, deviation^2)."""
+    r = mean / deviation
+    erf = np.array([math.erf(x / math.sqrt(2)) for x in r])
+    return deviation * math.sqrt(2 / math.pi) * np.exp(-(r**2) / 2) + mean * erf
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
@@ -74,13 +115,19 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     """
     _check(logits, targets)
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    beta = 1.0
+    if (np.sort(logits, axis=1)[:, -2:] @ [-1.0, 1.0] > 0).all() and (logits.argmax(axis=1) == targets).all():
+        return TEMPERATURES[0]
+    if _slope(logits, targets, low)[0] >= 0:
+        return TEMPERATURES[1]
+    beta, last = 1.0, np.inf
     for _ in range(100):
         slope, curvature = _slope(logits, targets, beta)
         low, high = (beta, high) if slope < 0 else (low, beta)
         step = beta - slope / curvature if curvature > 0 else low
-        new = step if low < step < high else np.sqrt(low * high)
-        if abs(new - beta) <= 1e-10 * beta:
+        # In an exponential tail Newton's steps all have the same length; halving gets out of it.
+        fast = low < step < high and abs(slope) < last / 4
+        new, last = (step if fast else math.sqrt(low * high)), abs(slope)
+        if abs(new - beta) <= 1e-9 * beta:
             break
         beta = new
     return float(1 / beta)

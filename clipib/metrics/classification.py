@@ -16,6 +16,7 @@ class Predictions(NamedTuple):
     tied: (N,) bool, the largest logit is held by more than one class.
     top5: (N, min(5, K)) classes, best first, ties by lowest index.
     confidence: (N,) softmax probability of the predicted class.
+    nll: (N,) negative logarithm of the target's softmax probability, in nats.
     """
 
     predicted: np.ndarray
@@ -23,6 +24,7 @@ class Predictions(NamedTuple):
     tied: np.ndarray
     top5: np.ndarray
     confidence: np.ndarray
+    nll: np.ndarray
 
 
 def predict(logits: np.ndarray, targets: np.ndarray) -> Predictions:
@@ -51,6 +53,7 @@ def predict(logits: np.ndarray, targets: np.ndarray) -> Predictions:
         tied=(logits == top).sum(axis=1) > 1,
         top5=order,
         confidence=1.0 / exponentials.sum(axis=1),
+        nll=np.log(exponentials.sum(axis=1)) - (own - top)[:, 0].astype(np.float64),
     )
 
 

@@ -21,7 +21,8 @@ class Design(NamedTuple):
     place: (n,) which unit each sample belongs to, of `units`.
     group: (units,) the group within which a unit could have been another one.
     size: (units,) samples of each unit. weight: (units,) what a unit counts for.
-    trials: independent trials of equal chance that would say as much, were all strata alike and all of a cluster equal.
+    trials: independent trials that would say as much, were all strata alike; for clusters the geometric mean of their
+        number (samples of a cluster all equal) and the number of samples (none alike).
     """
 
     place: np.ndarray
@@ -59,7 +60,7 @@ def make_design(n: int, *, strata: np.ndarray | None = None, clusters: np.ndarra
         raise ValueError(f"expected n >= 1 and strata or clusters (n,), got n={n} and {np.shape(given)}")
     if clusters is not None:
         _, place, size = np.unique(clusters, return_inverse=True, return_counts=True)
-        return Design(place, np.zeros(len(size), int), size, np.ones(len(size)), float(len(size)))
+        return Design(place, np.zeros(len(size), int), size, np.ones(len(size)), math.sqrt(n * len(size)))
     place, ones = np.arange(n), np.ones(n)
     if strata is None:
         return Design(place, np.zeros(n, int), ones, ones, float(n))
@@ -101,11 +102,10 @@ def moments_of_mean(values: np.ndarray, design: Design) -> Moments:
     values = np.asarray(values, dtype=float)
     if values.shape != design.place.shape or np.isnan(values).any():
         raise ValueError(f"expected values ({len(design.place)},) without NaN, got {values.shape}")
-    weight = design.weight / float(design.weight @ design.size)
-    total = totals(values, design)
-    mean = float(weight @ total)
+    total, whole = totals(values, design), float(design.weight @ design.size)
+    mean = float(design.weight @ total) / whole
     _, group, m = np.unique(design.group, return_inverse=True, return_counts=True)
-    r = weight * (total - mean * design.size)
+    r = design.weight * (total - mean * design.size) / whole
     r = r - (np.bincount(group, weights=r) / m)[group]
     variance = float(np.bincount(group, weights=r**2) @ (m / np.maximum(m - 1, 1)))
     third = float(np.bincount(group, weights=r**3) @ (m**2 / np.maximum((m - 1) * (m - 2), 1)))
@@ -120,7 +120,7 @@ def effective_trials(spread: float, variance: float, share: float, design: Desig
 
         n_eff = trials / rho,    rho = (m variance / (spread / trials) + 2) / (m + 2),    m = share units
 
-    rho is the design effect beside that of equal strata, drawn towards 1 as by two more outcomes: where the rare
+    rho is the design effect beside that of `design.trials`, drawn towards 1 as by two more outcomes: where the rare
     outcome is hardly seen, the variance within strata is hardly known, and would often come out as nothing.
 
     Args:
@@ -157,7 +157,7 @@ def proportion_interval(
 
     Example:
         >>> tuple(round(x, 4) for x in proportion_interval(np.array([1] * 90 + [0] * 10), strata=np.arange(100) % 4))
-        (0.8243, 0.9453)
+        (0.8231, 0.9457)
     """
     hits = np.asarray(hits, dtype=float)
     z = NormalDist().inv_cdf(1 - alpha / 2)
@@ -166,5 +166,24 @@ def proportion_interval(
     value = min(max(m.value, 0.0), 1.0)
     if strata is None and clusters is None:
         return wilson_interval(value, len(hits), z=z)
-    spread = value * (1 - value)
-    return wilson_interval(value, effective_trials(spread, m.variance, min(value, 1 - value), design), z=z)
+    trials = effective_trials(value * (1 - value), m.variance, min(value, 1 - value), design)
+    return wilson_interval(value, trials, z=student_of_normal(z, max(m.freedom, 1)))
+
+
+def student_of_normal(z: float, freedom: int) -> float:
+    """Quantile of Student's t where the normal one is z; within 0.1 % from 9 degrees of freedom, too wide below 4.
+
+    t = sign(z) sqrt(f (exp((z (8f + 3) / (8f + 1))^2 / f) - 1))
+
+    A formula rather than SciPy, whose import takes longer than all the intervals of a run.
+
+    Reference:
+        Wallace, 1959, Bounds on normal approximations to Student's and the chi-square distributions.
+    """
+    scaled = z * (8 * freedom + 3) / (8 * freedom + 1)
+    return math.copysign(math.sqrt(freedom * math.expm1(min(scaled**2 / freedom, 700.0))), z)
+
+
+def normal_of_student(t: float, freedom: int) -> float:
+    """The inverse of `student_of_normal`."""
+    return math.copysign((8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t**2 / freedom)), t)

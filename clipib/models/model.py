@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clipib.models import RANDOM_WEIGHTS
 from clipib.models.hf_text import cut_padding, formula_settings, is_hf_text
+from clipib.models.shared_head import encode_by_head, shares_heads
 from clipib.models.text import cut_length, encode_cut_text, is_cuttable
 from clipib.scoring.features import Features, pack
 
@@ -172,6 +173,22 @@ class Model:
                     tokens = cut_padding(self.module, tokens)
                 features = self.module.encode_text(tokens.to(self.device))
         return _finish(features, normalize)
+
+    @property
+    def shares_heads(self) -> bool:
+        """Whether texts that begin alike are encoded together, what they begin with once."""
+        return self.precision == "fp32" and not self.has_points and shares_heads(self.module)
+
+    def encode_text_batches(self, tokens: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+        """`encode_texts` of (n, L) token ids in batches: the places of the texts in a batch, and what the store keeps.
+
+        Texts that begin alike share the work where the tower allows it; else all are one batch.
+        """
+        if not self.shares_heads:
+            yield list(range(len(tokens))), self.encode_texts(tokens)
+            return
+        for places, features in encode_by_head(self.module, tokens):
+            yield places.tolist(), _finish(features, normalize=True)
 
     @property
     def has_points(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from clipib.scoring.features import Features, at_least_float32
+from clipib.scoring.features import Features, at_least_float32, sum_in_fixed_order
 from clipib.scoring.similarity import Similarity, as_they_are
 
 EPS = 2.0**-24  # half a unit in the last place of float32, relative
@@ -38,7 +38,7 @@ def cosine_logits(
 def cosine_pair_scores(image_features: Features, text_features: Features, *, logit_scale: Tensor | float) -> Tensor:
     """(P,) float64 inner products of matching rows times the scale."""
     u, v = _single_points(image_features), _single_points(text_features)
-    return float(logit_scale) * (u.double() * v.double()).sum(-1)
+    return float(logit_scale) * sum_in_fixed_order(u.double() * v.double())
 
 
 def cosine_rounding(image_features: Features, text_features: Features, *, logit_scale: Tensor | float) -> float:

@@ -54,6 +54,28 @@ def in_full_precision(features: Features) -> Features:
     return Features(at_least_float32(features.points), at_least_float32(features.weights))
 
 
+def sum_in_fixed_order(numbers: Tensor) -> Tensor:
+    """Sums over the last axis by adding its second half to its first until one number is left.
+
+    What a library's sum adds to what depends on how many rows it is given, on threads and on the machine. Here equal
+    rows have equal sums.
+
+    Args:
+        numbers: (..., D) with D at least 1.
+
+    Example:
+        >>> sum_in_fixed_order(torch.arange(7.0))
+        tensor(21.)
+    """
+    while (width := numbers.shape[-1]) > 1:
+        half = width // 2
+        folded = numbers[..., :half] + numbers[..., half : 2 * half]
+        if width % 2:
+            folded[..., 0] += numbers[..., -1]
+        numbers = folded
+    return numbers[..., 0]
+
+
 def effective_points(features: Features, kernel_scale: Tensor | float) -> Tensor:
     """How many of its points each item really has: 1 / sum_ij w_i w_j exp(kernel_scale (<u_i, u_j> - 1)).
 

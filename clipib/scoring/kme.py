@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clipib.scoring.cosine import EPS
-from clipib.scoring.features import Features, in_full_precision
+from clipib.scoring.features import Features, in_full_precision, sum_in_fixed_order
 from clipib.scoring.similarity import Similarity, as_they_are
 
 PAIRS_AT_ONCE = 2**22  # numbers in one block of float64 products
@@ -59,10 +59,11 @@ def kme_pair_scores(image_features: Features, text_features: Features, *, logit_
     for start in range(0, n, size):
         rows = slice(start, start + size)
         (u, w), (v, a) = (Features(*(t[rows].double() for t in f)) for f in (image_features, text_features))
-        cosines = (u[:, :, None] * v[:, None]).sum(-1)  # (P, m, m')
+        cosines = sum_in_fixed_order(u[:, :, None] * v[:, None])  # (P, m, m')
         exponents = w.log()[:, :, None] + a.log()[:, None] + float(logit_scale) * (cosines - 1)
         largest = exponents.amax(dim=(1, 2))
-        scores.append((exponents - largest[:, None, None]).exp().flatten(1).sum(1).log() + largest)
+        sums = sum_in_fixed_order((exponents - largest[:, None, None]).exp().flatten(1))
+        scores.append(sums.log() + largest)
     return torch.cat(scores) if scores else torch.zeros(0, dtype=torch.float64)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,25 +10,35 @@ from torch import Tensor
 
 from clipib.scoring.cosine import COSINE
 from clipib.scoring.features import Features, as_features
+from clipib.scoring.near_ties import Near, near_ties
+from clipib.scoring.running_top import RunningTop
+from clipib.scoring.scorer import Scorer, Tile
 from clipib.scoring.similarity import Similarity
 
 TILE = 1024
-PAIRS_AT_ONCE = 4096
+CROWDED = 16  # near ties a line of a tile, beyond which float64 settles most of them for less
 
 
 class Ranks(NamedTuple):
     """How many items stand before the first own one; 0 is a hit at k = 1.
 
-    text_to_image: (M,) int64, over images.
+    text_to_image: (M,) int64, over images; a tie goes to the lowest index.
     image_to_text: (N,) int64, of the best own caption among all captions.
-    tied_texts: (M,) bool, the own image shares its score with another image.
-    tied_images: (N,) bool, the best own caption shares its score with a foreign caption.
+    ahead_texts, ahead_images: (M,), (N,) int64, only what scores more: the rank if every tie were won.
+    tied_texts: (M,) int64, how many other images share the own image's score; `ahead + tied` is the rank if every tie
+    were lost.
+    tied_images: (N,) int64, how many foreign captions share the score of the best own one.
+    own_text_ranks: (M,) int64, how many of all captions stand before this one in the list of its own image; R, the
+    number of the image's captions, stands for R and more.
     """
 
     text_to_image: Tensor
     image_to_text: Tensor
+    ahead_texts: Tensor
+    ahead_images: Tensor
     tied_texts: Tensor
     tied_images: Tensor
+    own_text_ranks: Tensor
 
 
 def retrieval_ranks(
@@ -38,13 +48,16 @@ def retrieval_ranks(
     *,
     similarity: Similarity = COSINE,
     logit_scale: float = 1.0,
-    tile: int | None = None,
+    tile: int | tuple[int, int] | None = None,
 ) -> Ranks:
     """Exact retrieval ranks both ways; a tie goes to the lowest index.
 
-    One float32 tile of logits settles most pairs. A score within rounding of the threshold (twice
-    `Similarity.rounding`) is computed again in float64, one pair at a time, as the thresholds are, so that neither the
-    tile's shape nor its place changes a rank.
+    One float32 tile of logits settles most pairs, for both directions and every cut-off. A pair whose score lies within
+    `Similarity.rounding` of the one that it is compared with is scored again as that one was, in float64 and summed in
+    one fixed order, so that neither the tile's shape nor its place changes a rank, and equal items tie.
+
+    Beside the features memory holds a few numbers for every image and every text, and some hundred bytes for every pair
+    of one tile even where all of them tie.
 
     Args:
         images: (N, D) unit norm float32, or N prepared items of the similarity.
@@ -57,74 +70,73 @@ def retrieval_ranks(
         ValueError: when an image has no text, shapes do not fit, or a feature is not finite.
     """
     images, texts = (as_features(x) if isinstance(x, Tensor) else x for x in (images, texts))
-    n, width = images.n, images.points.shape[2]
-    if texts.points.shape[2] != width or image_of_text.shape != (texts.n,):
-        shapes = f"{tuple(texts.points.shape)}, {tuple(image_of_text.shape)}"
-        raise ValueError(
-            f"expected points of the same width and (M,) images, got {tuple(images.points.shape)}, {shapes}"
-        )
-    if not all(torch.isfinite(t).all() for t in (*images, *texts)):
-        raise ValueError("features are not finite")
-    points = images.weights.shape[1] * texts.weights.shape[1]
-    tile = tile or max(1, int(TILE / points**0.5))
-
-    def scores_of(image: Tensor, text: Tensor) -> Tensor:
-        """(P,) float64, for indices of images and of texts."""
-        pairs = zip(image.split(PAIRS_AT_ONCE), text.split(PAIRS_AT_ONCE), strict=True)
-        found = [similarity.pair_scores(images.rows(i), texts.rows(t), logit_scale=logit_scale) for i, t in pairs]
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
-
-    own = scores_of(image_of_text, torch.arange(texts.n))
-    best, best_text = _best_own_text(own, image_of_text, n)
-    tolerance = 2 * similarity.rounding(images, texts, logit_scale=logit_scale)  # of the tile and of the threshold
-    to_image, to_text = torch.zeros(texts.n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
-    tied_texts, tied_images = torch.zeros(texts.n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
-    for i in range(0, n, tile):
-        rows = slice(i, min(i + tile, n))
-        of_rows = torch.arange(rows.start, rows.stop)
-        for t in range(0, texts.n, tile):
-            columns = slice(t, min(t + tile, texts.n))
-            of_columns = torch.arange(columns.start, columns.stop)
-            scores = similarity.logits(images.rows(rows), texts.rows(columns), logit_scale=logit_scale)  # (n, m)
-            foreign = image_of_text[columns] != of_rows[:, None]
-            queries = _Queries(of_columns, own[columns], image_of_text[columns])
-            ahead, tied = _count_ahead(
-                queries, of_rows, scores.T, foreign.T, tolerance, lambda text, image: scores_of(image, text)
-            )
-            to_image[columns] += ahead
-            tied_texts[columns] |= tied
-            queries = _Queries(of_rows, best[rows], best_text[rows])
-            ahead, tied = _count_ahead(queries, of_columns, scores, foreign, tolerance, scores_of)
-            to_text[rows] += ahead
-            tied_images[rows] |= tied
-    return Ranks(to_image, to_text, tied_texts, tied_images)
+    _check(images, texts, image_of_text)
+    scorer = Scorer(images, texts, image_of_text, similarity, logit_scale)
+    own = scorer.pairs(image_of_text, torch.arange(texts.n))
+    of_texts = _Queries.of(own, image_of_text, along=0)
+    of_images = _Queries.of(*_best_own_text(own, image_of_text, images.n), along=1)
+    own_text_ranks = torch.bincount(image_of_text)[image_of_text]  # R, until found among the first R
+    by_image = image_of_text.argsort(stable=True)
+    ends = torch.bincount(image_of_text).cumsum(0)
+    high, wide = _shape(tile, images, texts)
+    for rows in _blocks(images.n, high):
+        mine = by_image[ends[rows.start - 1] if rows.start else 0 : ends[rows.stop - 1]]
+        top = RunningTop(image_of_text[mine] - rows.start, mine, own[mine])
+        for columns in _blocks(texts.n, wide):
+            scores = scorer.tile(rows, columns)
+            near = [q.near(scores) for q in (of_texts, of_images)]
+            if sum(len(found.row) for found in near) > CROWDED * sum(scores.scores.shape):
+                scores = scorer.tile(rows, columns, dtype=torch.float64)
+                near = [q.near(scores) for q in (of_texts, of_images)]
+            of_texts.add(scores, near[0], scorer)
+            of_images.add(scores, near[1], scorer)
+            top.add(scores, scorer)
+        image, text, place = top.texts()
+        is_own = image_of_text[text] == image + rows.start
+        own_text_ranks[text[is_own]] = place[is_own]
+    ranks = [q.ahead + q.earlier for q in (of_texts, of_images)]
+    return Ranks(*ranks, of_texts.ahead, of_images.ahead, of_texts.tied, of_images.tied, own_text_ranks)
 
 
 class _Queries(NamedTuple):
-    index: Tensor  # (q,)
-    threshold: Tensor  # (q,) float64, score of the best own item
-    own_index: Tensor  # (q,) that item
+    """Texts that look for their image, or images that look for their best text; counts grow in place.
 
-
-def _count_ahead(
-    queries: _Queries, items: Tensor, scores: Tensor, foreign: Tensor, tolerance: float, scores_of: Callable
-) -> tuple[Tensor, Tensor]:
-    """Of a tile (q, c): how many foreign items stand before each query's own, and whether one ties with it.
-
-    Args:
-        items: (c,) indices. scores_of: the float64 scores of indices of queries and of items.
+    own, threshold: (q,) the item looked for, and its score, float64.
+    ahead, tied, earlier: (q,) int64, foreign items of a higher score, of the same, and of the same and a lower index.
+    along: the axis of a tile on which the items lie.
     """
-    lead = scores - queries.threshold.float()[:, None]
-    close = (lead.abs() <= tolerance) & foreign
-    ahead = ((lead > tolerance) & foreign).sum(1)
-    tied = torch.zeros(len(scores), dtype=torch.bool)
-    query, item = close.nonzero(as_tuple=True)
-    exact = scores_of(queries.index[query], items[item])
-    equal = exact == queries.threshold[query]
-    first = (exact > queries.threshold[query]) | (equal & (items[item] < queries.own_index[query]))
-    ahead += torch.bincount(query[first], minlength=len(scores))
-    tied[query[equal]] = True
-    return ahead, tied
+
+    own: Tensor
+    threshold: Tensor
+    ahead: Tensor
+    tied: Tensor
+    earlier: Tensor
+    along: int
+
+    @classmethod
+    def of(cls, threshold: Tensor, own: Tensor, *, along: int) -> _Queries:
+        return cls(own, threshold, *(torch.zeros_like(own) for _ in range(3)), along)
+
+    def near(self, tile: Tile) -> Near:
+        return near_ties(tile, self.threshold[self._lines(tile)], along=self.along)
+
+    def add(self, tile: Tile, near: Near, scorer: Scorer) -> None:
+        """Count what the tile settles, and settle what it leaves open."""
+        lines = self._lines(tile)
+        self.ahead[lines] += near.ahead
+        image, text = near.row + tile.rows.start, near.column + tile.columns.start
+        query, item = (image, text) if self.along else (text, image)
+        exact, threshold = scorer.pairs_of(tile, near.row, near.column), self.threshold[query]
+        equal = exact == threshold
+        for count, which in (
+            (self.ahead, exact > threshold),
+            (self.tied, equal),
+            (self.earlier, equal & (item < self.own[query])),
+        ):
+            count[lines] += torch.bincount(query[which] - lines.start, minlength=lines.stop - lines.start)
+
+    def _lines(self, tile: Tile) -> slice:
+        return tile.rows if self.along else tile.columns
 
 
 def _best_own_text(own: Tensor, image_of_text: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -135,3 +147,25 @@ def _best_own_text(own: Tensor, image_of_text: Tensor, n: int) -> tuple[Tensor, 
     index = torch.arange(len(own))
     candidates = torch.where(own == best[image_of_text], index, len(own))
     return best, torch.full((n,), len(own)).scatter_reduce(0, image_of_text, candidates, "amin")
+
+
+def _check(images: Features, texts: Features, image_of_text: Tensor) -> None:
+    if texts.points.shape[2] != images.points.shape[2] or image_of_text.shape != (texts.n,):
+        shapes = f"{tuple(texts.points.shape)}, {tuple(image_of_text.shape)}"
+        raise ValueError(
+            f"expected points of the same width and (M,) images, got {tuple(images.points.shape)}, {shapes}"
+        )
+    # The extremes show what is not finite, and take no memory.
+    if not all(torch.isfinite(torch.stack(t.aminmax())).all() for t in (*images, *texts) if t.numel()):
+        raise ValueError("features are not finite")
+
+
+def _shape(tile: int | tuple[int, int] | None, images: Features, texts: Features) -> tuple[int, int]:
+    if tile is None:
+        points = images.weights.shape[1] * texts.weights.shape[1]
+        tile = max(1, int(TILE / points**0.5))
+    return (tile, tile) if isinstance(tile, int) else tile
+
+
+def _blocks(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

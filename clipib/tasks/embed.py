@@ -84,7 +84,7 @@ def embed(
         check_name("index", index, indexes.KINDS)
     if index and part:
         raise UserError("An index is built over all images, not over a shard.", hint="Add --index to the last run.")
-    checkpoint, planned, _ = plan_evaluation(
+    plan = plan_evaluation(
         "embed",
         model,
         one_spec(data),
@@ -104,9 +104,9 @@ def embed(
         dry_run=dry_run,
         progress=progress,
     )
-    if not planned:  # a dry run of data that are not here yet
+    if not plan.datasets:  # a dry run of data that are not here yet
         return []
-    (dataset,) = planned
+    (dataset,) = plan.datasets
     place = part.folder(out) if part else out
     if part:
         dataset = take_part(dataset, part)
@@ -116,7 +116,7 @@ def embed(
     import pandas as pd
 
     with ResultsFolder(place, command="embed", settings=settings, fresh=fresh) as folder:
-        loaded = checkpoint.open()
+        loaded = plan.checkpoint.open()
         folder.begin()
         if not part:
             take_in_shards(out, loaded, store, progress)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from clipib.data.dataset import Dataset
-from clipib.data.prompts import prompts_sha256
 from clipib.embeddings.encode import too_many_bad, warn_left_out
 from clipib.errors import UserError
 from clipib.models.checkpoint import Seen, short_keys
@@ -79,7 +78,7 @@ def split_parts(dataset: Dataset, val: Dataset | None, seen: Seen | None, *, see
 
 def prompts_of(dataset: Dataset) -> str:
     """Hash of the class prompts, where images are trained on or validated by them."""
-    return prompts_sha256(dataset.classnames, dataset.templates) if dataset.captions is None else ""
+    return dataset.prompts_sha256 if dataset.captions is None else ""
 
 
 def all_seen(parts: Parts, before: Seen | None) -> Seen:

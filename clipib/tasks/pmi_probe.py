@@ -14,6 +14,7 @@ from clipib.embeddings.store import Store
 from clipib.information.table import ScoreTable
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
+from clipib.tasks.classifier import build_classifier
 from clipib.tasks.measured import Report
 from clipib.tasks.pairs import Free, free_constants, score_table, split_images
 from clipib.tasks.probe_blind import probe_blind, probe_chain, probe_pools, probe_prior
@@ -22,7 +23,6 @@ from clipib.tasks.probe_truth import probe_truth
 from clipib.tasks.probing import Encoded, ProbeOutcome, probe_checkpoints
 from clipib.tasks.results import settings_of
 from clipib.tasks.scores import scorer_against
-from clipib.tasks.zeroshot import build_classifier
 
 TRUTH_LIMIT = 3_000  # images whose scores are compared with the true PMI, a matrix of all pairs
 CHAINED = 200  # pairs of texts of one image that are joined

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +25,7 @@ from clipib.models.checkpoint import Seen, load_seen, short_keys
 from clipib.models.sources import Source
 from clipib.progress import Progress, counted
 from clipib.registry import check_name
-from clipib.tasks.checkpoint import Checkpoint
+from clipib.tasks.checkpoint import Checkpoint, named_checkpoints
 from clipib.tasks.results import Row, slug
 from clipib.tasks.suites import announce_suites, say_duration
 
@@ -34,13 +35,29 @@ if TYPE_CHECKING:
 RESULT_BYTES, FEATURE_BYTES = 1_000, 4_096  # what one item takes on disk, roughly
 
 
+class Failure(NamedTuple):
+    """What could not be done under `keep_going`; model or dataset is "" where it concerns all of them."""
+
+    model: str
+    dataset: str
+    error: UserError
+
+    @property
+    def place(self) -> str:
+        return " on ".join(filter(None, (self.model, self.dataset)))
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.error.message}"
+
+
 class Outcome(NamedTuple):
-    """What a task gives back: the rows asked for, where they lie, and what had to be encoded for them."""
+    """What a task gives back: the rows asked for, where they lie, what had to be encoded for them, and what failed."""
 
     rows: list[Row]
     out: Path
     images_encoded: int = 0
     texts_encoded: int = 0
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,16 +118,28 @@ class RunContext:
 
 
 class Planned(NamedTuple):
-    """A checked evaluation: the model, what it is to be evaluated on, and how that was named."""
+    """A checked evaluation: the models, what they are to be evaluated on, how that was named, and what is missing."""
 
-    checkpoint: Checkpoint
+    checkpoints: list[Checkpoint]
     datasets: list[Dataset]
     specs: list[Spec]
+    failures: list[Failure]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The only one.
+
+        Raises:
+            UserError: when several were named.
+        """
+        if len(self.checkpoints) > 1:
+            raise UserError(f"{len(self.checkpoints)} checkpoints are named where one is wanted.")
+        return self.checkpoints[0]
 
 
 def plan_evaluation(
     command: str,
-    model: str,
+    models: str | list[str],
     datasets: str | list[str],
     *,
     pretrained: str | None,
@@ -127,16 +156,19 @@ def plan_evaluation(
     seed: int = 0,
     verify_cache: bool = False,
     dry_run: bool = False,
+    keep_going: bool = False,
     progress: Progress,
 ) -> Planned:
-    """Resolve the model, load the data, say what will be done, check the disks; a dry run also reads first images.
+    """Resolve the models, load the data, say what will be done, check the disks; a dry run also reads first images.
 
     Args:
+        models, pretrained: see `clipib.tasks.checkpoint.named_checkpoints`.
         need: "label" or "caption" where the task cannot do without, or "".
         verify_cache: hash all image files again, past what is remembered of them.
+        keep_going: go on without the models and data sets that cannot be had; what failed is given back.
 
     Raises:
-        UserError: for whatever is missing or does not fit.
+        UserError: for whatever is missing or does not fit; under `keep_going` only where nothing is left.
     """
     check_name("precision", precision, PRECISIONS)
     check_name("preprocess", preprocess, PREPROCESS)
@@ -145,34 +177,45 @@ def plan_evaluation(
 
         pick_device(device)
     specs = parse_specs(datasets, need)
-    checkpoint = Checkpoint(
-        model,
-        pretrained,
-        device=device,
-        precision=precision,
-        preprocess=preprocess,
-        seed=seed,
-        cache_dir=store.cache_dir,
-        verify=verify_cache,
-        progress=progress,
-    )
+    checkpoints = [
+        Checkpoint(
+            spec,
+            weights,
+            device=device,
+            precision=precision,
+            preprocess=preprocess,
+            seed=seed,
+            cache_dir=store.cache_dir,
+            verify=verify_cache,
+            progress=progress,
+        )
+        for spec, weights in named_checkpoints(models, pretrained)
+    ]
     if any(spec.suite for spec in specs):
         announce_suites(specs, progress)
-        say_duration(specs, checkpoint.known_seconds if dry_run else checkpoint.seconds_per_image(), progress)
-    source, loaded = try_all(
-        (
-            checkpoint.source,
-            lambda: load_datasets(
-                runnable(specs),
-                need=need,
-                data_root=data_home(data_root, store.cache_dir),
-                name=name,
-                columns=columns,
-                dry_run=dry_run,
-                progress=progress,
-            ),
+        first = checkpoints[0]
+        say_duration(specs, first.known_seconds if dry_run else first.seconds_per_image(), progress)
+    failures: list[Failure] = []
+
+    def load(some: list[Spec]) -> list[Dataset]:
+        return load_datasets(
+            some,
+            need=need,
+            data_root=data_home(data_root, store.cache_dir),
+            name=name,
+            columns=columns,
+            dry_run=dry_run,
+            progress=progress,
         )
-    )
+
+    if keep_going:
+        checkpoints = [c for c in checkpoints if _done(c.source, failures, model=" ".join(filter(None, c.words)))]
+        found = [_done(partial(load, [spec]), failures, dataset=spec.text) for spec in runnable(specs)]
+        loaded = [dataset for group in found for dataset in group or ()]
+        if not checkpoints or (not loaded and not dry_run):
+            raise nothing_done(failures)
+    else:
+        *_, loaded = try_all((*(c.source for c in checkpoints), lambda: load(runnable(specs))))
     files = Counter(slug(d.name) for d in {d.name: d for d in loaded}.values())
     if doubled := [f for f, count in files.items() if count > 1]:
         raise UserError(
@@ -183,19 +226,10 @@ def plan_evaluation(
     loaded = [d.changed(manifest=manifest) for d in loaded]
     if limit:
         loaded = [d.sample(limit, seed=seed) for d in loaded]
-    n_images = sum(map(len, loaded))
-    n_texts = sum(len(d.classnames) * len(d.templates) if need == "label" else len(d.captions or ()) for d in loaded)
-    progress.say(
-        f"{command}: {describe_model(source)}; {counted(len(loaded), 'data set')}, {counted(n_images, 'image')}, "
-        f"{counted(n_texts, 'prompt' if need == 'label' else 'caption')}"
-    )
-    if source.pretrained == RANDOM_WEIGHTS:
-        progress.warn(f"{source.name} has random weights, as asked for: its numbers are those of chance.")
-    for dataset in loaded:
-        for note in dataset.notes:
-            progress.say(f"{dataset.name}: {note}")
-    check_disk(out, RESULT_BYTES * (n_images + n_texts), "the result")
-    check_disk(store.root, FEATURE_BYTES * (n_images + n_texts), "the embedding store")
+    _say_plan(command, [c.source() for c in checkpoints], loaded, need, progress)
+    n_items = sum(len(d) + _n_texts(d, need) for d in loaded)
+    check_disk(out, RESULT_BYTES * len(checkpoints) * n_items, "the result")
+    check_disk(store.root, FEATURE_BYTES * len(checkpoints) * n_items, "the embedding store")
     if dry_run:
         for dataset in loaded:
             check_first_image(dataset)
@@ -203,7 +237,43 @@ def plan_evaluation(
         for dataset in loaded:
             _ = dataset.keys  # hashed once, and kept
         say_verified(manifest, progress)
-    return Planned(checkpoint, loaded, specs)
+    return Planned(checkpoints, loaded, specs, failures)
+
+
+def _done(step: Callable[[], Any], failures: list[Failure], *, model: str = "", dataset: str = "") -> Any:
+    """What the step returns; None, and one more failure, where that cannot be had."""
+    try:
+        return step()
+    except UserError as error:
+        failures.append(Failure(model, dataset, error))
+        return None
+
+
+def nothing_done(failures: Sequence[Failure]) -> UserError:
+    """The error of a run under `keep_going` that has nothing to show."""
+    hints = dict.fromkeys(f.error.hint for f in failures if f.error.hint)
+    return UserError("Nothing could be evaluated.\n" + "\n".join(f"- {f}" for f in failures), hint="\n".join(hints))
+
+
+def _say_plan(command: str, sources: list[Source], datasets: list[Dataset], need: str, progress: Progress) -> None:
+    n_images, n_texts = sum(map(len, datasets)), sum(_n_texts(d, need) for d in datasets)
+    one = len(sources) == 1
+    progress.say(
+        f"{command}: {describe_model(sources[0]) if one else counted(len(sources), 'checkpoint')}; "
+        f"{counted(len(datasets), 'data set')}, {counted(n_images, 'image')}, "
+        f"{counted(n_texts, 'prompt' if need == 'label' else 'caption')}"
+    )
+    for source in () if one else sources:
+        progress.say(f"- {describe_model(source)}")
+    for name in dict.fromkeys(s.name for s in sources if s.pretrained == RANDOM_WEIGHTS):
+        progress.warn(f"{name} has random weights, as asked for: its numbers are those of chance.")
+    for dataset in datasets:
+        for note in dataset.notes:
+            progress.say(f"{dataset.name}: {note}")
+
+
+def _n_texts(dataset: Dataset, need: str) -> int:
+    return len(dataset.classnames) * len(dataset.templates) if need == "label" else len(dataset.captions or ())
 
 
 def say_verified(manifest: Manifest, progress: Progress) -> None:
@@ -241,10 +311,11 @@ def find_overlap(seen: Seen | None, dataset: Dataset) -> tuple[int, int]:
     return int(np.isin(short, seen.train).sum()), int(np.isin(short, seen.val).sum())
 
 
-def check_overlap(model: Model, dataset: Dataset, *, allow: bool, progress: Progress) -> dict[str, str]:
+def check_overlap(model: Model | Source, dataset: Dataset, *, allow: bool, progress: Progress) -> dict[str, str]:
     """Refuse to evaluate a checkpoint on images that it was trained on.
 
     Args:
+        model: the checkpoint, or where it comes from.
         allow: do it all the same; the rows are marked.
 
     Returns:

@@ -81,9 +81,7 @@ def probe_checkpoints(
     Raises:
         UserError: for everything that the user can mend.
     """
-    models = [models] if isinstance(models, str) else list(models)
-    options = {"need": "caption", "out": out, "seed": seed, "progress": progress}
-    plans = [plan_evaluation(command, m, datasets, **options, **planning) for m in dict.fromkeys(models)]
+    plan = plan_evaluation(command, models, datasets, need="caption", out=out, seed=seed, progress=progress, **planning)
     if planning["dry_run"]:
         return ProbeOutcome([], out, [])
     store: Store = planning["store"]
@@ -92,7 +90,7 @@ def probe_checkpoints(
     reports: dict[str, list[tuple[Model, Report]]] = {}
     encoded = np.zeros(2, dtype=int)
     with ResultsFolder(out, command=command, settings=settings, fresh=fresh) as folder:
-        pairs = [(plan.checkpoint.open(), dataset) for plan in plans for dataset in plan.datasets]
+        pairs = [(model, d) for model in [c.open() for c in plan.checkpoints] for d in plan.datasets]
         overlaps = [check_overlap(model, dataset, allow=allow_overlap, progress=progress) for model, dataset in pairs]
         folder.begin()
         for (model, dataset), overlap in zip(pairs, overlaps):

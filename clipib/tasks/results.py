@@ -28,6 +28,7 @@ from clipib.files import write_aside
 
 SCHEMA = "clipib.results/1"
 CSV_FILE, JSON_FILE, SAMPLES, LOCK_FILE = "results.csv", "results.json", "samples", ".lock"
+GATES_FILE = "gates.csv"  # of the last call, where it had gates
 
 
 @dataclass(frozen=True)
@@ -201,22 +202,23 @@ class ResultsFolder:
         """Earlier rows of this version in the scope of `like` (its checkpoint, data, protocol, ...).
 
         Args:
+            metrics: names, each with the params that tell its row from others: `nll;temperature=fit`.
             max_bad: rows that left out more images are computed again.
 
         Returns:
             All rows of those metrics, or none unless every metric is there.
         """
-        metrics, params = set(metrics), run_params_of(like)
+        asked, params = {m.partition(";")[0]: set(m.split(";")[1:]) for m in metrics}, run_params_of(like)
         scope = [getattr(like, c) for c in SCOPE]
         rows = [
             r
             for r in self._rows
-            if r.metric in metrics
+            if asked.get(r.metric, {None}) <= set(r.params.split(";"))
             and r.clipib_version == __version__
             and run_params_of(r) == params
             and [getattr(r, c) for c in SCOPE] == scope
         ]
-        complete = {r.metric for r in rows} == metrics and all(r.n_bad <= max_bad for r in rows)
+        complete = {r.metric for r in rows} == set(asked) and all(r.n_bad <= max_bad for r in rows)
         names = {c: getattr(like, c) for c in ("model", "pretrained", "loss")}  # those of this call
         return [replace(r, **names) for r in rows] if complete else []
 

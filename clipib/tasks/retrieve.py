@@ -8,43 +8,48 @@ from typing import Any
 import numpy as np
 
 from clipib.data.dataset import Dataset
+from clipib.embeddings.batches import embed_image_batches, embed_text_batches
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
-from clipib.metrics.retrieval import recall_at_k
+from clipib.metrics.bootstrap import bootstrap_mean
+from clipib.metrics.retrieval import average_precision_at_r, mean_rank, median_rank
 from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
 from clipib.scoring.ranks import Ranks
+from clipib.tasks.evaluation import Evaluated, Job, Kind, evaluate
 from clipib.tasks.known_truth import true_pmi_recall
-from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
-from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
+from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
+from clipib.tasks.protocol import AUTO, STRICT, Protocol, choose_protocol
+from clipib.tasks.results import Row, join_params, settings_of
 from clipib.tasks.scores import rank
-from clipib.tasks.suites import average_rows
 
-PROTOCOL = "strict"
+CLIP_BENCHMARK_BATCH = 64  # its default
 TRUTH_LIMIT = 4_000  # images up to which the recall of the true PMI is computed beside the model's
 
 
 def retrieve(
-    model: str = "ViT-B-32",
+    model: str | list[str] = "ViT-B-32",
     datasets: str | list[str] = "digitworld",
     *,
     pretrained: str | None = None,
     out: str | Path = "runs/retrieve",
+    protocol: str = STRICT,
     recall_k: tuple[int, ...] = (1, 5, 10),
     name: str = "",
     data_root: str | Path | None = None,
     columns: dict[str, str] | None = None,
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str = AUTO,
     preprocess: str = DEFAULT_PREPROCESS,
-    batch_size: int = 64,
+    batch_size: int | None = 64,
     workers: int = 2,
     limit: int | None = None,
     seed: int = 0,
     max_bad: int = 0,
     allow_overlap: bool = False,
+    keep_going: bool = False,
     cache_dir: str | Path | None = None,
     verify_cache: bool = False,
     fresh: bool = False,
@@ -58,11 +63,12 @@ def retrieve(
     images: a hit is any own caption among the first k.
 
     Args:
-        recall_k: the cut-offs. The others as for `clipib.tasks.zeroshot`.
+        recall_k: the cut-offs. The others as for `clipib.tasks.zeroshot.zeroshot`.
 
     Returns:
-        Rows `image_retrieval_recall@k` (text to image) and `text_retrieval_recall@k` (image to text), in [0, 1]. The
-        interval of the former is left empty where images have several captions, which are not independent.
+        Rows `image_retrieval_recall@k` (text to image) and `text_retrieval_recall@k` (image to text), in [0, 1]. Their
+        intervals are Wilson's; where images have several captions, which are not independent, that of the former is a
+        bootstrap over images.
 
     Raises:
         UserError: for everything that the user can mend.
@@ -72,7 +78,8 @@ def retrieve(
     if not recall_k or min(recall_k) < 1:
         raise UserError(f"Recall at {recall_k} is not defined.", hint="Give whole numbers from 1: --recall-k 1,5,10.")
     recall_k = tuple(dict.fromkeys(recall_k))
-    checkpoint, planned, specs = plan_evaluation(
+    rules = choose_protocol(protocol, precision, "caption")
+    planned = plan_evaluation(
         "retrieve",
         model,
         datasets,
@@ -84,91 +91,147 @@ def retrieve(
         data_root=data_root,
         columns=columns,
         device=device,
-        precision=precision,
+        precision=rules.precision,
         preprocess=preprocess,
         limit=limit,
         seed=seed,
         verify_cache=verify_cache,
         dry_run=dry_run,
+        keep_going=keep_going,
         progress=progress,
     )
-    for dataset in planned:
+    for dataset in planned.datasets:
         if max(recall_k) >= len(dataset):
             progress.warn(
                 f"{dataset.name}: recall at {max(recall_k)} among {counted(len(dataset), 'image')} is always 1"
             )
     if dry_run:
-        return Outcome([], out)
-    rows: list[Row] = []
-    images_encoded = texts_encoded = 0
-    with ResultsFolder(out, command="retrieve", settings=settings, fresh=fresh) as folder:
-        loaded_model = checkpoint.open()
-        overlaps = [check_overlap(loaded_model, d, allow=allow_overlap, progress=progress) for d in planned]
-        folder.begin()
-        run = RunContext("retrieve", loaded_model, PROTOCOL, seed)
-        for dataset, overlap in zip(planned, overlaps, strict=True):
-            asked = [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in recall_k]
-            if kept := folder.kept(run.row(dataset), asked, max_bad=max_bad):
-                progress.say(f"{dataset.name}: kept from an earlier run")
-                rows += kept
-                continue
-            images = embed_images(
-                loaded_model,
-                dataset,
-                store=store,
-                batch_size=batch_size,
-                workers=workers,
-                max_bad=max_bad,
-                progress=progress,
-            )
-            read = images.dataset
-            texts = embed_texts(loaded_model, read.captions, store=store, progress=progress)
-            images_encoded += images.n_encoded
-            texts_encoded += texts.n_encoded
-            ranks = rank(loaded_model, images.array, texts.array, read.image_of_caption)
-            found = _rows(run, dataset, read, ranks, recall_k, len(images.bad), overlap)
-            folder.add(found, _samples(read, ranks))
-            rows += found
-        if averages := average_rows(run, specs, rows, progress):
-            folder.add(averages)
-            rows += averages
-    say_encoded(images_encoded, texts_encoded, progress)
-    return Outcome(rows, out, images_encoded, texts_encoded)
+        return Outcome([], out, failures=tuple(planned.failures))
+    encoding = {"store": store, "batch_size": batch_size, "workers": workers, "progress": progress}
+
+    def work(job: Job) -> Evaluated:
+        if not rules.is_strict:
+            return _as_clip_benchmark(job, rules, recall_k, **encoding)
+        images = embed_images(job.run.model, job.dataset, max_bad=max_bad, **encoding)
+        read = images.dataset
+        texts = embed_texts(job.run.model, read.captions, store=store, progress=progress)
+        ranks = rank(job.run.model, images.array, texts.array, read.image_of_caption)
+        rows = _rows(job, read, ranks, recall_k, len(images.bad))
+        return Evaluated(rows, _samples(read, ranks), images.n_encoded, texts.n_encoded)
+
+    kind = Kind(
+        work,
+        like=lambda run, dataset: run.row(dataset),
+        asked=lambda dataset: _asked(recall_k, rules),
+        context=lambda loaded: RunContext("retrieve", loaded, protocol, seed),
+        batched=rules.is_strict,
+    )
+    shared = {"max_bad": max_bad, "allow_overlap": allow_overlap, "fresh": fresh, "keep_going": keep_going}
+    return evaluate("retrieve", planned, kind, out=out, settings=settings, **shared, **encoding)
 
 
-def _rows(
-    run: RunContext,
-    dataset: Dataset,
-    read: Dataset,
-    ranks: Ranks,
-    recall_k: tuple[int, ...],
-    n_bad: int,
-    overlap: dict[str, str],
-) -> list[Row]:
-    """Both recalls at every k; on digitworld beside those of the true PMI."""
-    independent = len(read.captions) == len(read)
+def _as_clip_benchmark(
+    job: Job, rules: Protocol, recall_k: tuple[int, ...], *, batch_size: int | None, **encoding: Any
+) -> Evaluated:
+    """The job by the operations of CLIP_benchmark: the texts of a batch of images are encoded at once."""
+    from clipib.tasks.clip_benchmark import retrieval_hits
+
+    model, dataset = job.run.model, job.dataset
+    size = batch_size or CLIP_BENCHMARK_BATCH
+    images = embed_image_batches(model, dataset, amp=rules.image_amp, batch_size=size, **encoding)
+    order = np.argsort(dataset.image_of_caption, kind="stable")  # image by image, as its reader gives them
+    of_image = dataset.image_of_caption[order]
+    cuts = np.searchsorted(of_image, np.arange(size, len(dataset), size))
+    batches = [[dataset.captions[i] for i in part] for part in np.split(order, cuts)]
+    del encoding["workers"]
+    texts = embed_text_batches(model, batches, amp=rules.text_amp, **encoding)
+    to_image, to_text = retrieval_hits(
+        images.array, texts.array, of_image, recall_k, device=model.device.type, amp=rules.image_amp, batch_size=size
+    )
     rows = []
-    for way, found, tied in (
-        ("image", ranks.text_to_image, ranks.tied_texts),
-        ("text", ranks.image_to_text, ranks.tied_images),
-    ):
+    for way, hits, clusters in (("image", to_image, of_image), ("text", to_text, None)):
         for k in recall_k:
-            value, n = recall_at_k(found.numpy(), k), len(found)
-            low, high = wilson_interval(value, n) if way == "text" or independent else (None, None)
+            value, low, high = _proportion(hits[k], None if len(hits[k]) == len(dataset) else clusters)
             rows.append(
-                run.row(
+                job.run.row(
                     dataset,
                     metric=f"{way}_retrieval_recall@{k}",
-                    params=join_params(overlap),
+                    params=join_params(job.overlap),
                     value=value,
                     ci_low=low,
                     ci_high=high,
-                    n=n,
-                    n_bad=n_bad,
-                    n_ties=int(tied.sum()),
+                    n=len(hits[k]),
                     is_main=k == 1,
                 )
             )
+    ids = np.array(dataset.images.ids, dtype=object)
+    samples = {
+        "direction": ["text_to_image"] * len(order) + ["image_to_text"] * len(dataset),
+        "sample_id": [*ids[of_image], *ids],
+        "caption": [*(dataset.captions[i] for i in order), *[""] * len(dataset)],
+        "rank": [*_first_hit(to_image), *_first_hit(to_text)],
+    }
+    return Evaluated(rows, samples, images.n_encoded, texts.n_encoded)
+
+
+def _first_hit(hits: dict[int, np.ndarray]) -> list[int]:
+    """For each query one less than the smallest k that hit; the largest k where none did."""
+    found = np.full(len(next(iter(hits.values()))), max(hits))
+    for k in sorted(hits, reverse=True):
+        found[hits[k]] = k - 1
+    return found.tolist()
+
+
+def _asked(recall_k: tuple[int, ...], rules: Protocol) -> list[str]:
+    """The metrics that a data set gets, whatever its captions."""
+    of_both = [f"recall@{k}" for k in recall_k] + ["median_rank", "mean_rank"] * rules.is_strict
+    both = [f"{way}_retrieval_{metric}" for way in ("image", "text") for metric in of_both]
+    return both + ["text_retrieval_map@r"] * rules.is_strict
+
+
+def _proportion(hits: np.ndarray, clusters: np.ndarray | None) -> tuple[float, float, float]:
+    """Share and its interval: Wilson's, or where queries come in clusters a bootstrap over those."""
+    value = float(hits.mean())
+    return value, *(wilson_interval(value, len(hits)) if clusters is None else bootstrap_mean(hits, clusters=clusters))
+
+
+def _rows(job: Job, read: Dataset, ranks: Ranks, recall_k: tuple[int, ...], n_bad: int) -> list[Row]:
+    """All metrics both ways, for a recall that ties decide also its bounds; on digitworld recalls of the true PMI."""
+    dataset, run, overlap = job.dataset, job.run, job.overlap
+    of_captions = None if len(read.captions) == len(read) else read.image_of_caption
+    precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
+    rows = []
+    for way, found, ahead, tied, clusters in (
+        ("image", ranks.text_to_image, ranks.ahead_texts, ranks.tied_texts, of_captions),
+        ("text", ranks.image_to_text, ranks.ahead_images, ranks.tied_images, None),
+    ):
+        found, ahead, tied = found.numpy(), ahead.numpy(), tied.numpy()
+        of_way = {"n": len(found), "n_bad": n_bad, "n_ties": int((tied > 0).sum())}
+        for k in recall_k:
+            hits = {"": found < k}
+            optimistic, pessimistic = ahead < k, ahead + tied < k
+            if (optimistic != pessimistic).any():
+                hits |= {"optimistic": optimistic, "pessimistic": pessimistic}
+            for ties, hit in hits.items():
+                value, low, high = _proportion(hit, clusters)
+                rows.append(
+                    run.row(
+                        dataset,
+                        metric=f"{way}_retrieval_recall@{k}",
+                        params=join_params(overlap | ({"ties": ties} if ties else {})),
+                        value=value,
+                        ci_low=low,
+                        ci_high=high,
+                        is_main=k == 1 and not ties,
+                        **of_way,
+                    )
+                )
+        low, high = bootstrap_mean(found + 1.0, clusters=clusters)
+        more = [("median_rank", median_rank(found), None, None), ("mean_rank", mean_rank(found), low, high)]
+        more += [("map@r", float(precisions.mean()), *bootstrap_mean(precisions))] * (way == "text")
+        for metric, value, low, high in more:
+            values = {"value": value, "ci_low": low, "ci_high": high, "params": join_params(overlap)}
+            rows.append(run.row(dataset, metric=f"{way}_retrieval_{metric}", **values, **of_way))
     if read.world is not None and len(read) <= TRUTH_LIMIT:
         params = join_params({**overlap, "scores": "true_pmi", "ties": "expected"})
         for way, by_k in true_pmi_recall(read, recall_k).items():
@@ -180,10 +243,12 @@ def _rows(
 def _samples(read: Dataset, ranks: Ranks) -> dict[str, Any]:
     """One line per query: captions look for their image, images for their captions."""
     ids = np.array(read.images.ids, dtype=object)
+    precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
     return {
         "direction": ["text_to_image"] * len(read.captions) + ["image_to_text"] * len(read),
         "sample_id": [*ids[read.image_of_caption], *ids],
         "caption": [*read.captions, *[""] * len(read)],
         "rank": [*ranks.text_to_image.tolist(), *ranks.image_to_text.tolist()],
-        "tied": [*ranks.tied_texts.tolist(), *ranks.tied_images.tolist()],
+        "average_precision": [*[None] * len(read.captions), *precisions.tolist()],
+        "tied": [*(ranks.tied_texts > 0).tolist(), *(ranks.tied_images > 0).tolist()],
     }

@@ -95,7 +95,7 @@ def search(
         shown = counted(len(folder.features["images"]), "image")
         progress.say(f"search: {describe_model(source)}; {shown} of '{folder.about['dataset']}' in {embedded}")
     else:
-        checkpoint, planned, _ = plan_evaluation(
+        plan = plan_evaluation(
             "search",
             model or DEFAULT_MODEL,
             one_spec(data or "digitworld"),
@@ -123,7 +123,7 @@ def search(
         loaded = load_model(source, device=device, precision=precision, preprocess=preprocess, seed=seed)
         searched = content_of(folder, loaded)
     else:
-        (dataset,), loaded = planned, checkpoint.open()
+        (dataset,), loaded = plan.datasets, plan.checkpoint.open()
         images = embed_images(
             loaded, dataset, store=store, batch_size=batch_size, workers=workers, max_bad=max_bad, progress=progress
         )

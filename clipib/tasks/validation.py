@@ -9,8 +9,8 @@ from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.metrics.classification import accuracy_at_k, mean_per_class_recall
 from clipib.metrics.retrieval import recall_at_k
 from clipib.models.model import Model
+from clipib.tasks.classifier import build_classifier, classify
 from clipib.tasks.scores import rank
-from clipib.tasks.zeroshot import build_classifier, classify
 
 RECALL_K = (1, 5, 10)
 

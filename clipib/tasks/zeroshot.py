@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipib.data.dataset import Dataset
-from clipib.data.prompts import class_prompts, prompts_sha256, read_templates
-from clipib.embeddings.encode import embed_images, embed_texts
+from clipib.data.wording import Wording, reword
+from clipib.embeddings.batches import embed_image_batches, embed_text_batches
+from clipib.embeddings.encode import embed_images
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
+from clipib.metrics.bootstrap import bootstrap_mean, bootstrap_statistic
+from clipib.metrics.calibration import expected_calibration_error
 from clipib.metrics.classification import (
     Predictions,
     accuracy_at_k,
-    join_predictions,
     macro_f1,
     mean_per_class_recall,
-    predict,
     worst_group_accuracy,
 )
 from clipib.metrics.multilabel import mean_average_precision
@@ -27,39 +27,46 @@ from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
 from clipib.registry import check_name
-from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
-from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
-from clipib.tasks.scores import as_number, scorer_against
-from clipib.tasks.suites import average_rows
+from clipib.tasks.classifier import PROMPT_POOLINGS, Scores, build_classifier, classify, default_pooling
+from clipib.tasks.evaluation import Evaluated, Job, Kind, evaluate
+from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
+from clipib.tasks.protocol import AUTO, CLIP_BENCHMARK, STRICT, Protocol, choose_protocol
+from clipib.tasks.results import Row, join_params, settings_of
+from clipib.tasks.temperature import OWN, Temperatures, plan_temperatures
 
 if TYPE_CHECKING:
     from clipib.models.model import Model
 
-PROTOCOL = "strict"
-PROMPT_POOLINGS = ("mean", "union")
-BLOCK = 4096  # images classified at once
+CLIP_BENCHMARK_BATCH = 64  # its default
+FEW_DRAWS = 200  # of a statistic that sorts all scores at every draw
 
 
 def zeroshot(
-    model: str = "ViT-B-32",
+    model: str | list[str] = "ViT-B-32",
     datasets: str | list[str] = "digitworld",
     *,
     pretrained: str | None = None,
     out: str | Path = "runs/zeroshot",
+    protocol: str = STRICT,
+    classnames: str | Path | None = None,
     templates: str | Path | None = None,
+    language: str = "en",
     prompt_pooling: str | None = None,
+    temperature: str | float = OWN,
+    fit_data: str | list[str] | None = None,
     name: str = "",
     data_root: str | Path | None = None,
     columns: dict[str, str] | None = None,
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str = AUTO,
     preprocess: str = DEFAULT_PREPROCESS,
-    batch_size: int = 64,
+    batch_size: int | None = 64,
     workers: int = 2,
     limit: int | None = None,
     seed: int = 0,
     max_bad: int = 0,
     allow_overlap: bool = False,
+    keep_going: bool = False,
     cache_dir: str | Path | None = None,
     verify_cache: bool = False,
     fresh: bool = False,
@@ -73,22 +80,29 @@ def zeroshot(
     of its prompts' points. Logits are float32, a tie goes to the lowest class index.
 
     Args:
-        model, pretrained: see `clipib.models.load.load_model`.
+        model, pretrained: one or several checkpoints, see `clipib.tasks.checkpoint.named_checkpoints`.
         datasets: data specifications, see `clipib.data.specs`.
-        templates: a file of prompt templates that replaces the data set's own.
+        protocol: whose rules are followed, see `clipib.tasks.protocol`.
+        classnames, templates, language: what replaces the data set's own words, see `clipib.data.wording`.
         prompt_pooling: "mean" or "union", see `build_classifier`.
+        temperature: of the probabilities behind nll and ece: "own" is the checkpoint's scale, "fit" chooses it on
+            `fit_data`, a number is the temperature itself, 0.01 for a scale of 100.
+        precision: "auto" is float32, or what the protocol asks for.
         preprocess: "open_clip", "hf" or "fast", see `clipib.models.preprocess`.
+        batch_size: images at once; None lets the memory decide.
         limit: evaluate a seeded class-balanced sample of this many images; the rows are marked.
         max_bad: unreadable images to put up with.
+        keep_going: go on with what can be evaluated; the rest is told in `failures`.
         cache_dir: where the embedding store lies, and the hashes of image files are remembered.
         verify_cache: hash all image files again, and say for how many another hash was remembered.
         dry_run: check everything, encode and write nothing.
         settings: what `results.json` records; left out, the arguments of this call.
 
     Returns:
-        Rows `acc1`, `acc5` (from 5 classes up) and `mean_per_class_recall` per data set, in [0, 1];
+        Rows `acc1`, `acc5` (from 5 classes up), `mean_per_class_recall`, `nll` and `ece` per data set;
         `mean_average_precision` where an image may belong to several classes; `macro_f1` and `worst_group_acc1` where
-        the data set's protocol asks for them. `is_main` marks the metric that speaks for the data set.
+        the data set's protocol asks for them. `is_main` marks the metric that speaks for the data set. Proportions
+        have Wilson intervals, means bootstrap intervals, ece none: it is biased by more than it varies.
 
     Raises:
         UserError: for everything that the user can mend.
@@ -97,8 +111,10 @@ def zeroshot(
     out, store = Path(out), Store(cache_dir)
     if prompt_pooling is not None:
         check_name("prompt pooling", prompt_pooling, PROMPT_POOLINGS)
-    own_templates = read_templates(templates) if templates else None
-    checkpoint, planned, specs = plan_evaluation(
+    rules = choose_protocol(protocol, precision, "label")
+    wording = Wording(classnames, templates, language).check()
+    reading = {"data_root": data_root, "columns": columns, "progress": progress}
+    planned = plan_evaluation(
         "zeroshot",
         model,
         datasets,
@@ -107,92 +123,61 @@ def zeroshot(
         out=out,
         store=store,
         name=name,
-        data_root=data_root,
-        columns=columns,
         device=device,
-        precision=precision,
+        precision=rules.precision,
         preprocess=preprocess,
         limit=limit,
         seed=seed,
         verify_cache=verify_cache,
         dry_run=dry_run,
-        progress=progress,
+        keep_going=keep_going,
+        **reading,
     )
-    planned = [_with_templates(d, own_templates) for d in planned]
+    planned = planned._replace(datasets=[_worded(d, wording, rules) for d in planned.datasets])
+    temperatures = plan_temperatures(temperature, fit_data, planned.datasets, store=store, **reading)
     if dry_run:
-        return Outcome([], out)
-    rows: list[Row] = []
-    images_encoded = texts_encoded = 0
-    with ResultsFolder(out, command="zeroshot", settings=settings, fresh=fresh) as folder:
-        loaded_model = checkpoint.open()
-        overlaps = [check_overlap(loaded_model, d, allow=allow_overlap, progress=progress) for d in planned]
-        folder.begin()
-        run = RunContext("zeroshot", loaded_model, PROTOCOL, seed, _pooling_params(loaded_model, prompt_pooling))
-        for dataset, overlap in zip(planned, overlaps, strict=True):
-            prompts = prompts_sha256(dataset.classnames, dataset.templates)
-            if kept := folder.kept(run.row(dataset, prompts_sha256=prompts), _asked(dataset), max_bad=max_bad):
-                progress.say(f"{dataset.name}: kept from an earlier run")
-                rows += kept
-                continue
-            images = embed_images(
-                loaded_model,
-                dataset,
-                store=store,
-                batch_size=batch_size,
-                workers=workers,
-                max_bad=max_bad,
-                progress=progress,
-            )
-            images_encoded += images.n_encoded
-            classifier, n_texts = build_classifier(
-                loaded_model, dataset, store=store, pooling=prompt_pooling, progress=progress
-            )
-            texts_encoded += n_texts
-            read = images.dataset
-            predictions = classify(images.array, classifier, loaded_model, read.labels)
-            found = _rows(run, dataset, read, predictions, prompts, len(images.bad), overlap)
-            folder.add(found, _samples(read, predictions))
-            rows += found
-        if averages := average_rows(run, specs, rows, progress):
-            folder.add(averages)
-            rows += averages
-    say_encoded(images_encoded, texts_encoded, progress)
-    return Outcome(rows, out, images_encoded, texts_encoded)
+        return Outcome([], out, failures=tuple(planned.failures))
+    encoding = {"store": store, "batch_size": batch_size, "workers": workers, "progress": progress}
+
+    def work(job: Job) -> Evaluated:
+        if not rules.is_strict:
+            return _as_clip_benchmark(job, rules, **encoding)
+        loaded, dataset = job.run.model, job.dataset
+        images = embed_images(loaded, dataset, max_bad=max_bad, **encoding)
+        classifier, n_texts = build_classifier(loaded, dataset, store=store, pooling=prompt_pooling, progress=progress)
+        divided = temperatures.of(loaded, dataset, classifier, encoding)
+        predictions = classify(images.array, classifier, loaded, images.dataset.labels, temperature=divided)
+        rows = _rows(job, images.dataset, predictions, len(images.bad), temperatures.params(dataset))
+        return Evaluated(rows, _samples(images.dataset, predictions), images.n_encoded, n_texts)
+
+    kind = Kind(
+        work,
+        like=lambda run, dataset: run.row(dataset, prompts_sha256=dataset.prompts_sha256),
+        asked=lambda dataset: _asked(dataset, rules, temperatures),
+        context=lambda loaded: RunContext("zeroshot", loaded, protocol, seed, _pooling_params(loaded, prompt_pooling)),
+        batched=rules.is_strict,
+    )
+    shared = {"max_bad": max_bad, "allow_overlap": allow_overlap, "fresh": fresh, "keep_going": keep_going}
+    return evaluate("zeroshot", planned, kind, out=out, settings=settings, **shared, **encoding)
 
 
-def build_classifier(
-    model: Model, dataset: Dataset, *, store: Store | None, pooling: str | None = None, progress: Progress = SILENT
-) -> tuple[np.ndarray, int]:
-    """What each class is scored by, and how many texts had to be encoded.
+def _as_clip_benchmark(job: Job, rules: Protocol, *, batch_size: int | None, **encoding: Any) -> Evaluated:
+    """The job by the operations of CLIP_benchmark."""
+    from clipib.tasks import clip_benchmark as theirs
 
-    Args:
-        pooling: "mean": the mean of the unit prompt features of a class, normalised again; of sets of points
-            that of their first points, of their second points and so on, with the mean weights. "union": the points of
-            all prompts, with their weights divided by the number of prompts. Left out, mean for plain embeddings, else
-            union.
-
-    Returns:
-        (K, D) unit norm, or (K, points, D + 1), see `clipib.scoring.features.pack`.
-    """
-    prompts = class_prompts(dataset.classnames, dataset.templates)
-    texts = embed_texts(model, prompts, store=store, progress=progress)
-    n_classes, n_prompts = len(dataset.classnames), len(dataset.templates)
-    rows = texts.array.reshape(n_classes, n_prompts, *texts.array.shape[1:])
-    plain = texts.array.ndim == 2
-    if (pooling or default_pooling(model)) == "union":
-        if plain:  # points of weight 1
-            rows = np.concatenate([rows, np.ones((*rows.shape[:2], 1), dtype=np.float32)], axis=2)
-        united = rows.reshape(n_classes, -1, rows.shape[-1]).copy()
-        united[..., -1] /= n_prompts
-        return united, texts.n_encoded
-    mean = rows.astype(np.float64).mean(axis=1)
-    points = mean if plain else mean[..., :-1]
-    points /= np.linalg.norm(points, axis=-1, keepdims=True)
-    return mean.astype(np.float32), texts.n_encoded
-
-
-def default_pooling(model: Model) -> str:
-    return "union" if model.has_points else "mean"
+    model, dataset = job.run.model, job.dataset
+    prompts, size = dataset.prompts, batch_size or CLIP_BENCHMARK_BATCH
+    images = embed_image_batches(model, dataset, amp=rules.image_amp, batch_size=size, **encoding)
+    del encoding["workers"]
+    texts = embed_text_batches(model, prompts, amp=rules.text_amp, **encoding)
+    classifier = theirs.mean_prompts(texts.array, [len(own) for own in prompts], model.device.type, amp=rules.text_amp)
+    logits = theirs.class_logits(images.array, classifier, batch_size=size, amp=rules.image_amp)
+    if dataset.labels.ndim == 2:
+        predictions = Scores(logits.numpy(), theirs.average_precision_by_sort(logits, dataset.labels))
+    else:
+        predictions = theirs.predict_by_topk(logits, dataset.labels)
+    rows = _rows(job, dataset, predictions, 0, {}, main="acc1" if rules.name == CLIP_BENCHMARK else "")
+    return Evaluated(rows, _samples(dataset, predictions), images.n_encoded, texts.n_encoded)
 
 
 def _pooling_params(model: Model, pooling: str | None) -> dict[str, str]:
@@ -201,58 +186,43 @@ def _pooling_params(model: Model, pooling: str | None) -> dict[str, str]:
     return {"prompt_pooling": pooling} if model.has_points or pooling != "mean" else {}
 
 
-class Scores(NamedTuple):
-    """scores: (N, K) float32 logits, where an image may belong to several classes."""
+def _worded(dataset: Dataset, wording: Wording, rules: Protocol) -> Dataset:
+    """The data set in the words that were asked for.
 
-    scores: np.ndarray
-
-
-def classify(features: np.ndarray, classifier: np.ndarray, model: Model, labels: np.ndarray) -> Predictions | Scores:
-    """Predictions for N image features by a classifier of K classes, block by block.
-
-    Logits are computed in float64 and rounded to float32, so that equal classes get equal logits whatever the block.
-    Several points a class are compared by the checkpoint's similarity, of a plain checkpoint by `kme`: the logarithm
-    of the mean of exp over its prompts' logits.
-
-    Args:
-        labels: (N,) classes, or (N, K) zeros and ones; for the latter the logits themselves are given back.
+    Raises:
+        UserError: when it has a single class; under `strict` when its own words differ from the registry's.
     """
-    logits_of, parts = _logits_by(classifier, model), []
-    for start in range(0, len(features), BLOCK):
-        logits = logits_of(features[start : start + BLOCK])
-        parts.append(logits if labels.ndim == 2 else predict(logits, labels[start : start + BLOCK]))
-    return Scores(np.concatenate(parts)) if labels.ndim == 2 else join_predictions(parts)
-
-
-def _logits_by(classifier: np.ndarray, model: Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Rows of images -> (n, K) float32 logits. Plain features against plain classes need no torch."""
-    if classifier.ndim == 3:
-        return scorer_against(model, classifier, similarity=None if model.has_points else "kme")
-    scale, bias = as_number(model.logit_scale), as_number(model.logit_bias)
-    weights = classifier.astype(np.float64).T
-    return lambda block: (scale * (block.astype(np.float64) @ weights) + bias).astype(np.float32)
-
-
-def _with_templates(dataset: Dataset, templates: tuple[str, ...] | None) -> Dataset:
     if len(dataset.classnames) < 2:
         raise UserError(f"'{dataset.name}' has {len(dataset.classnames)} class; classification needs two.")
-    return dataset.changed(templates=templates) if templates else dataset
+    dataset = reword(dataset, wording)
+    if rules.is_strict and dataset.differences:
+        raise UserError(
+            f"'{dataset.name}': " + "; ".join(dataset.differences.values()) + ".",
+            hint="Take the data's words with --protocol clip_benchmark, or your own with --classnames and --templates.",
+        )
+    return dataset
 
 
 def _rows(
-    run: RunContext,
-    dataset: Dataset,
+    job: Job,
     read: Dataset,
     predictions: Predictions | Scores,
-    prompts: str,
     n_bad: int,
-    overlap: dict[str, str],
+    calibration: dict[str, str],
+    main: str = "",
 ) -> list[Row]:
-    """The metrics of one data set; on digitworld also those of the images that are not grey, beside the ceiling."""
+    """The metrics of one data set; on digitworld also those of the images that are not grey, beside the ceiling.
 
-    def row(metric: str, value: float, n: int, params: dict[str, str], *, interval=None, ties=None, main=False) -> Row:
+    Args:
+        read: the images that could be read.
+        calibration: the params of nll and ece; where there are none, neither is reported.
+        main: in place of the data set's own main metric.
+    """
+    dataset, prompts = job.dataset, job.dataset.prompts_sha256
+
+    def row(metric: str, value: float, n: int, params: dict[str, str], *, interval=None, ties=None) -> Row:
         low, high = interval or (None, None)
-        return run.row(
+        return job.run.row(
             dataset,
             metric=metric,
             value=value,
@@ -261,38 +231,45 @@ def _rows(
             n=n,
             n_ties=ties,
             n_bad=n_bad,
-            is_main=main,
-            params=join_params({**params, **overlap}),
+            is_main=metric == main and not params.keys() - {"group"},
+            params=join_params({**params, **job.overlap}),
             prompts_sha256=prompts,
         )
 
-    def accuracy(k: int, chosen: np.ndarray, params: dict[str, str], main: bool = False) -> Row:
+    def accuracy(k: int, chosen: np.ndarray, params: dict[str, str]) -> Row:
         value, n = accuracy_at_k(predictions.target_rank[chosen], k), int(chosen.sum())
         ties = int(predictions.tied[chosen].sum())
-        return row(f"acc{k}", value, n, params, interval=wilson_interval(value, n), ties=ties, main=main)
+        return row(f"acc{k}", value, n, params, interval=wilson_interval(value, n), ties=ties)
 
+    n, ks = len(read), (1, 5) if len(dataset.classnames) >= 5 else (1,)
     if isinstance(predictions, Scores):
-        value = mean_average_precision(predictions.scores, read.labels)
-        return [row("mean_average_precision", value, len(read), {}, main=True)]
-    everything = np.ones(len(read), dtype=bool)
-    main = dataset.main_metric or "acc1"
-    rows = [accuracy(1, everything, {}, main=main == "acc1")]
-    if len(dataset.classnames) >= 5:
-        rows.append(accuracy(5, everything, {}))
-    ties = int(predictions.tied.sum())
+        main = "mean_average_precision"
+        value = predictions.mean_average_precision
+        if value is None:
+            value = mean_average_precision(predictions.scores, read.labels)
+        interval = bootstrap_statistic(
+            lambda chosen: mean_average_precision(predictions.scores[chosen], read.labels[chosen]), n, draws=FEW_DRAWS
+        )
+        return [row(main, value, n, {}, interval=interval)]
+    main = main or dataset.main_metric or "acc1"
+    everything, ties, hit = np.ones(n, dtype=bool), int(predictions.tied.sum()), predictions.predicted == read.labels
+    rows = [accuracy(k, everything, {}) for k in ks]
     mean = mean_per_class_recall(predictions.predicted, read.labels)
-    rows.append(row("mean_per_class_recall", mean, len(read), {}, ties=ties, main=main == "mean_per_class_recall"))
+    interval = bootstrap_mean(hit, strata=read.labels)
+    rows.append(row("mean_per_class_recall", mean, n, {}, interval=interval, ties=ties))
+    if calibration:
+        rows.append(row("nll", float(predictions.nll.mean()), n, calibration, interval=bootstrap_mean(predictions.nll)))
+        rows.append(row("ece", expected_calibration_error(predictions.confidence, hit), n, calibration))
     if main == "macro_f1":
-        rows.append(row("macro_f1", macro_f1(predictions.predicted, read.labels), len(read), {}, ties=ties, main=True))
+        rows.append(row("macro_f1", macro_f1(predictions.predicted, read.labels), n, {}, ties=ties))
     if read.groups is not None and (read.groups >= 0).any():
-        for k in (1, 5) if len(dataset.classnames) >= 5 else (1,):
+        for k in ks:
             worst = worst_group_accuracy(predictions.target_rank, read.groups, k)
-            metric, group = f"worst_group_acc{k}", {"group": str(worst.group)}
-            rows.append(row(metric, worst.accuracy, worst.n, group, main=main == metric))
+            rows.append(row(f"worst_group_acc{k}", worst.accuracy, worst.n, {"group": str(worst.group)}))
     if read.world is not None:
         from clipib.tasks.known_truth import bayes_ceiling, is_grey
 
-        rows.append(row("acc1_bayes", bayes_ceiling(read), len(read), {}))
+        rows.append(row("acc1_bayes", bayes_ceiling(read), n, {}))
         coloured = ~is_grey(read)
         if coloured.any():
             rows.append(accuracy(1, coloured, {"images": "ungreyed"}))
@@ -300,12 +277,14 @@ def _rows(
     return rows
 
 
-def _asked(dataset: Dataset) -> list[str]:
+def _asked(dataset: Dataset, rules: Protocol, temperatures: Temperatures) -> list[str]:
     """The metrics that `_rows` gives for a data set."""
     if dataset.labels.ndim == 2:
         return ["mean_average_precision"]
     ks = (1, 5) if len(dataset.classnames) >= 5 else (1,)
     asked = [f"acc{k}" for k in ks] + ["mean_per_class_recall"]
+    if rules.is_strict:
+        asked += [f"{metric};{join_params(temperatures.params(dataset))}" for metric in ("nll", "ece")]
     asked += ["macro_f1"] * (dataset.main_metric == "macro_f1") + ["acc1_bayes"] * (dataset.world is not None)
     return asked + [f"worst_group_acc{k}" for k in ks] * (
         dataset.groups is not None and bool((dataset.groups >= 0).any())
@@ -327,5 +306,6 @@ def _samples(read: Dataset, predictions: Predictions | Scores) -> dict[str, Any]
         "correct": predictions.target_rank == 0,
         "tied": predictions.tied,
         "confidence": predictions.confidence,
+        "nll": predictions.nll,
         "top5": [row.tolist() for row in predictions.top5],
     }

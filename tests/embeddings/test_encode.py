@@ -76,6 +76,19 @@ def test_texts_are_encoded_once_each_and_short_ones_as_the_long_ones(model, tmp_
     assert embed_texts(model, [*texts, "c"], store=store).n_encoded == 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_texts_that_begin_alike_keep_their_places(model, tmp_path, monkeypatch, precision):
+    monkeypatch.setattr("clipib.embeddings.encode.SHARED_TEXTS", 7)
+    texts = [f"a {kind} of a {name}" for name in ("zebra", "cat", "ant") for kind in ("photo", "drawing", "photo", "b")]
+    model = load_model("tiny", "none", device="cpu", precision=precision)
+    assert model.shares_heads == (precision == "fp32")
+    with torch.inference_mode():
+        expected = model.encode_texts(model.tokenize(texts), cut=False)
+    found = embed_texts(model, texts, store=Store(tmp_path / "c"))
+    assert found.n_encoded == 9
+    assert (found.features - expected).abs().max() < (1e-6 if precision == "fp32" else 0.05)  # 8 bits of mantissa
+
+
 def test_unreadable_images_are_counted_and_named(model, photo_folder):
     for name in ("blue_dot/1.png", "red square/2.png"):
         (photo_folder / "test" / name).write_bytes(b"no image")

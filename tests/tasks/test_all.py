@@ -47,7 +47,10 @@ def small_world(hub, monkeypatch):
         hub.add(f"datasets/{entry.hub}", miniature(entry, number))
         retrieval = entry.task == "retrieval"
         small = entry._replace(
-            counts={"test": 3 if retrieval else 4}, captions={"test": 6} if retrieval else {}, revision=""
+            counts={"test": 3 if retrieval else 4},
+            captions={"test": 6} if retrieval else {},
+            revision="",
+            templates_key="",
         )
         monkeypatch.setitem(CATALOG, name, small)
     return hub

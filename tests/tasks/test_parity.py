@@ -14,7 +14,7 @@ from clipib.data.load import load_dataset
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.models.checkpoint import save_checkpoint
 from clipib.models.load import load_model
-from clipib.tasks.zeroshot import build_classifier
+from clipib.tasks.classifier import build_classifier
 
 
 @pytest.fixture(scope="module")

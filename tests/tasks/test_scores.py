@@ -18,11 +18,12 @@ from clipib.models.head import make_head
 from clipib.models.load import load_model
 from clipib.scoring.wpse import BANDWIDTH, embed_point_sets
 from clipib.tasks import scores as own_scores
+from clipib.tasks.classifier import build_classifier
 from clipib.tasks.embed import embed
 from clipib.tasks.retrieve import retrieve
 from clipib.tasks.scores import own_features, rank, score_matrix
 from clipib.tasks.search import search
-from clipib.tasks.zeroshot import build_classifier, zeroshot
+from clipib.tasks.zeroshot import zeroshot
 
 WORLD, LABELS = "digitworld:n=40", "digitworld/color:n=40"
 

@@ -82,9 +82,8 @@ def load_digitworld(view: str = "", *, split: str, options: dict[str, str] | Non
         hint = "Use digitworld with one object for zeroshot, or retrieve for two."
         raise UserError(f"digitworld with {objects} objects has captions but no class labels.", hint=hint)
     scenes = sample_scenes(np.arange(n), split=split, objects=objects, seed=seed)
-    stem = "digitworld" + (f":objects={objects}" if objects > 1 else "") + (f":seed={seed}" if seed else "")
     return Dataset(
-        name=name or (f"{stem}/{view}" if view else stem),
+        name=name or world_name(view, objects=objects, seed=seed),
         split=split,
         images=DigitworldImages(scenes, [f"{split}/{i:06d}" for i in range(n)]),
         labels=getattr(scenes, view)[:, 0].astype(np.int64) if view else None,
@@ -95,6 +94,17 @@ def load_digitworld(view: str = "", *, split: str, options: dict[str, str] | Non
         augment=False,  # a crop or a flip would falsify the truth
         world=DigitworldView(scenes, view),
     )
+
+
+def world_name(view: str, *, objects: int = 1, seed: int = 0) -> str:
+    """The name in the results: what is another world, not how much of it was drawn.
+
+    Example:
+        >>> world_name("digit"), world_name("", objects=2)
+        ('digitworld/digit', 'digitworld:objects=2')
+    """
+    stem = "digitworld" + (f":objects={objects}" if objects > 1 else "") + (f":seed={seed}" if seed else "")
+    return f"{stem}/{view}" if view else stem
 
 
 def _whole_number(key: str, text: str, low: int, high: int) -> int:
