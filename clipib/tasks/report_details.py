@@ -29,9 +29,8 @@ def dataset_section(keys: Sequence[Key], contenders: Sequence[Contender], deltas
         keys: those of the data set. deltas: differences to the first contender.
     """
     first = next(c.cells[keys[0]] for c in contenders if keys[0] in c.cells)
-    n = f"{counted(first.n, 'sample')}" if first.n is not None else ""
     partial = f"a seeded sample of {first.limit:,}" if first.limit else ""
-    about = ", ".join(filter(None, (first.command, f"protocol {first.protocol}", n, partial)))
+    about = ", ".join(filter(None, (first.command, f"protocol {first.protocol}", partial)))
     body = [
         tag("h2", name_of(keys[0].dataset, keys[0].split), id=anchor(keys[0])),
         tag("p", about, class_="quiet"),
