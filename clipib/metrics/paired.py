@@ -210,7 +210,7 @@ def _tango_end(lost: float, gained: float, n: float, z: float) -> float:
     for _ in range(60):
         middle = (low + high) / 2
         b = middle * (2 * n - gained + lost) - lost - gained
-        q = (math.sqrt(b * b + 8 * n * lost * middle * (1 - middle)) - b) / (4 * n)
+        q = (math.sqrt(max(b * b + 8 * n * lost * middle * (1 - middle), 0.0)) - b) / (4 * n)
         variance = max(n * (2 * q + middle * (1 - middle)), 0.0)
         inside = n * middle - (gained - lost) <= z * math.sqrt(variance)
         low, high = (middle, high) if inside else (low, middle)
