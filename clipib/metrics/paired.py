@@ -145,7 +145,7 @@ def _paired_hits(a: np.ndarray, b: np.ndarray, design: Design, alpha: float) -> 
     if m.freedom < 1:
         return Difference(m.value, -1.0, 1.0, 1.0, len(design.size), *_flips(a, b))
     wide = student_of_normal(NORMAL.inv_cdf(1 - alpha / 2), m.freedom)
-    low, high = tango_interval(lost, gained, n, alpha=2 * NORMAL.cdf(-wide))
+    low, high = _tango(lost, gained, n, wide)
     z = (gained - lost) / math.sqrt(gained + lost) if gained + lost > 0 else 0.0
     p = 2 * NORMAL.cdf(-abs(normal_of_student(z, m.freedom)))
     return Difference(m.value, low, high, p, len(design.size), *_flips(a, b))
@@ -199,7 +199,11 @@ def tango_interval(lost: float, gained: float, n: float, *, alpha: float = 0.05)
         >>> tuple(round(x, 4) for x in tango_interval(0, 0, 100))
         (-0.037, 0.037)
     """
-    z = NORMAL.inv_cdf(1 - alpha / 2)
+    return _tango(lost, gained, n, NORMAL.inv_cdf(1 - alpha / 2))
+
+
+def _tango(lost: float, gained: float, n: float, z: float) -> Interval:
+    """The interval for a quantile z, which with few clusters lies where its alpha is no longer told from 0."""
     high = _tango_end(lost, gained, n, z)
     return Interval(-_tango_end(gained, lost, n, z), high)
 
