@@ -29,7 +29,9 @@ def report(
         typer.Option(help="The run that differences are to.", show_default="the first RUN", rich_help_panel=o.OUTPUT),
     ] = None,
     data_root: o.DataRoot = None,
-    seed: o.Seed = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the bootstrap behind some intervals.", rich_help_panel=o.OUTPUT)
+    ] = 0,
 ) -> None:
     """Write one HTML page about runs: metrics, differences, classes, confusion, worst and flipped samples."""
     progress = make_progress()

@@ -13,11 +13,22 @@ from clipib.progress import counted
 from clipib.tasks.contenders import Contender, Delta, Key
 from clipib.tasks.markup import Html, details, join, table, tag
 from clipib.tasks.report_charts import mark
-from clipib.tasks.results import JSON_FILE, Row
+from clipib.tasks.results import GATES_FILE, JSON_FILE, Row
 from clipib.tasks.runs import Run
 
 STYLE = Path(__file__).with_name("report.css")
-GATES = "gates.csv"
+GATE_COLUMNS = {  # of gates.csv, and what the page calls them
+    "pretrained": "checkpoint",
+    "dataset": "data set",
+    "metric": "metric",
+    "gate": "gate",
+    "baseline": "baseline",
+    "value": "value",
+    "difference": "difference",
+    "margin": "margin",
+    "verdict": "verdict",
+    "words": "in words",
+}
 MINUS = "\N{MINUS SIGN}"
 ARROWS = {"better": "▲ better", "worse": "▼ worse", "no difference shown": "no difference shown"}
 VERBS = {
@@ -114,14 +125,15 @@ def gates_section(runs: Iterable[Run]) -> list[Html]:
     """The gates that lie in the runs' folders, as they were judged."""
     found = []
     for run in runs:
-        path = run.samples.parent / GATES
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                header, *lines = list(csv.reader(file)) or [[]]
+            with (run.samples.parent / GATES_FILE).open(encoding="utf-8", newline="") as file:
+                records = list(csv.DictReader(file))
         except (OSError, csv.Error, UnicodeDecodeError):
             continue
-        if lines:
-            found.append(table(header, [[_gate_cell(c) for c in line] for line in lines], caption=str(run.path)))
+        if records:
+            shown = {column: words for column, words in GATE_COLUMNS.items() if any(r.get(column) for r in records)}
+            lines = [[_gate_cell(column, record) for column in shown] for record in records]
+            found.append(table(list(shown.values()), lines, left=4, caption=f"Gates of {run.path}"))
     return [tag("h2", "Gates", id="gates"), *found] if found else []
 
 
@@ -215,7 +227,23 @@ def _delta(delta: Delta | None) -> Html | None:
     return join([tag("span", between, class_="delta"), tag("span", marked, class_="delta")])
 
 
-def _gate_cell(text: str) -> Html | str:
-    if text in ("failed", "no row"):
-        return tag("span", f"✗ {text}", class_="worse")
-    return tag("span", f"✓ {text}", class_="better") if text == "passed" else text
+def _gate_cell(column: str, record: Mapping[str, str | None]) -> Html | str:
+    """One cell of a gate: numbers as elsewhere on the page, the verdict marked also without colour."""
+    text = record.get(column) or ""
+    if column == "verdict":
+        mark, kind = ("✓", "better") if text == "passed" else ("✗", "worse")
+        return tag("span", f"{mark} {text}", class_=kind)
+    if column == "dataset":
+        return name_of(text, record.get("split") or "")
+    if column == "metric" and record.get("params"):
+        return f"{text} ({record['params']})"
+    try:
+        value = float(text) if column in ("baseline", "value", "difference", "margin") else None
+    except ValueError:
+        return text
+    if value is None:
+        return text
+    if column == "difference":
+        low, high = record.get("low"), record.get("high")
+        return signed(value) + (f" ({signed(float(low))} to {signed(float(high))})" if low and high else "")
+    return f"{value:g}" if column == "margin" else number(value)

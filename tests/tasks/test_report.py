@@ -192,9 +192,14 @@ def test_pictures_come_from_the_data_and_only_from_the_same_data(tmp_path, photo
 
 def test_gates_and_the_unfinished_are_shown(tmp_path):
     a = made_run(tmp_path / "a", [made_row("acc1", 0.5)], status="running", seed=7)
-    (a / "gates.csv").write_text("dataset,metric,verdict\nd,acc1,failed\nd,acc5,no row\nd,ece,passed\n")
+    lines = [
+        "dataset,metric,params,difference,low,high,margin,verdict,words",
+        "d,acc1,x=1,-0.1,-0.2,0.05,0.003,failed,w",
+    ]
+    (a / "gates.csv").write_text("\n".join([*lines, "d,acc5,,,,,,no row,", "d,ece,,,,,,passed,"]))
     text = read(report(a, out=tmp_path / "r.html").path).text
     assert "✗ failed" in text and "✗ no row" in text and "✓ passed" in text
+    assert "acc1 (x=1)" in text and "0.1000 (\N{MINUS SIGN}0.2000 to +0.0500)" in text and "0.003" in text
     assert "is not finished, or was cut off" in text and '"seed": 7' in text
 
 
