@@ -1,7 +1,6 @@
 """The commands of examples/ci run as a pipeline runs them, on checkpoints that are the same, worse, and broken."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -132,13 +131,13 @@ def test_trouble_is_not_a_regression_when_the_disk_is_full(pipeline, monkeypatch
 
 
 @pytest.mark.slow
-def test_photo_with_a_tenth_of_its_image_projection_zeroed(pipeline, shared_data):
-    """Ten in a hundred weights of the projection, seed 0: found on the 1,010 photographs of Caltech-101."""
+def test_photo_with_much_of_its_image_projection_zeroed(pipeline, shared_data):
+    """On the 1,010 photographs of Caltech-101: 0.3475 falls to 0.3406 when a tenth is gone, which nothing proves (12
+    gained, 19 lost); in steps of a tenth the first proved drop is that of six tenths, to 0.3198 (34 gained, 62 lost)."""
     for name in ("current", "new"):
         shutil.rmtree(pipeline.new.parent / name)
         save_checkpoint(load_model("photo", device="cpu"), pipeline.new.parent / name, {"loss": ""})
     (name,) = [k for k in load_file(pipeline.new / WEIGHTS) if k.startswith("visual.head") and k.endswith("weight")]
-    zero_share(pipeline.new, float(os.environ.get("CLIPIB_TEST_SHARE", "0.1")), name=name)
+    zero_share(pipeline.new, 0.6, name=name)
     results = pipeline.run(datasets=f"folder:{shared_data('caltech101_20')}/test")
-    print(results[3].stdout)
     assert codes(results) == [0, 0, 1, 1]
