@@ -65,7 +65,7 @@ def retrieval_ranks(
         texts: (M, D) unit norm float32, or M prepared items.
         image_of_text: (M,) int64, the image that each text describes; every image has at least one text.
         similarity, logit_scale: how an image is scored against a text; the scale of a cosine changes no rank.
-        tile: rows and columns of a tile; left out, about a million numbers.
+        tile: rows and columns of a tile, which is wider where it has fewer rows; left out, about a million numbers.
 
     Raises:
         ValueError: when an image has no text, shapes do not fit, or a feature is not finite.
@@ -80,8 +80,9 @@ def retrieval_ranks(
     high, wide = _shape(tile, images, texts)
     for rows, mine in _blocks_of_images(image_of_text, high, high * wide // OWN_TEXTS):
         top = RunningTop(image_of_text[mine] - rows.start, mine, own[mine])
-        for start in range(0, texts.n, wide):
-            columns = slice(start, min(start + wide, texts.n))
+        width = high * wide // (rows.stop - rows.start)  # the fewer rows, the wider
+        for start in range(0, texts.n, width):
+            columns = slice(start, min(start + width, texts.n))
             scores = scorer.tile(rows, columns)
             near = [q.near(scores) for q in (of_texts, of_images)]
             if sum(len(found.row) for found in near) > CROWDED * sum(scores.scores.shape):
