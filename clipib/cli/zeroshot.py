@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from clipib.cli import options as o
+from clipib.cli import probe as p
 from clipib.cli.output import make_progress, print_rows
 
 EXAMPLES = """Examples:
 
 clipib zeroshot --model runs/a/best --datasets folder:photos/test
 
-clipib zeroshot --model ViT-B-32 --datasets suite:vtab+ --data-root data --format csv"""
+clipib zeroshot --model ViT-B-32 --datasets suite:vtab+ --data-root data --format csv
+
+clipib zeroshot --model runs/a/best --datasets folder:photos --probe linear --shots 1,4,16,all"""
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +48,10 @@ def zeroshot(
             rich_help_panel=o.DATA,
         ),
     ] = None,
+    probe: p.Probe = None,
+    shots: p.Shots = None,
+    seeds: p.Seeds = None,
+    train_data: p.TrainData = None,
     name: o.Name = "",
     data_root: o.DataRoot = None,
     image_column: o.ImageColumn = "",
@@ -69,13 +76,19 @@ def zeroshot(
     verify_cache: o.VerifyCache = False,
     format_: o.Format = "table",
 ) -> None:
-    """Classify labelled images by class prompts: acc1, acc5, mean per-class recall."""
+    """Classify labelled images by class prompts: acc1, acc5, mean per-class recall; with --probe by what a few
+    labelled images teach.
+    """
     progress = make_progress()
-    from clipib.tasks.zeroshot import zeroshot as run
+    options = p.probe_options(o.task_options(ctx))
+    if probe:
+        from clipib.tasks.feature_probe import feature_probe as run
+    else:
+        from clipib.tasks.zeroshot import zeroshot as run
 
-    outcome = run(**o.task_options(ctx), progress=progress)
+    outcome = run(**options, progress=progress)
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
         return
-    print_rows(outcome.rows, format_)
+    print_rows(p.worth_showing(outcome.rows, format_), format_)
     progress.say(f"results in {out / 'results.csv'}")

@@ -16,6 +16,7 @@ from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
 from clipib.scoring.ranks import Ranks
+from clipib.tasks.compositional import answer_contrasts, contrast_metrics, contrast_rows, contrast_samples
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
@@ -55,14 +56,16 @@ def retrieve(
     """Rank all images for every caption and all captions for every image, by the checkpoint's own score.
 
     Recalls are exact and a tie goes to the lowest index. Text to image is a mean over captions, image to text over
-    images: a hit is any own caption among the first k.
+    images: a hit is any own caption among the first k. A table with wrong captions beside the right ones, or with pairs
+    of images, is not ranked: each image is scored with its two captions, see `clipib.tasks.compositional`.
 
     Args:
         recall_k: the cut-offs. The others as for `clipib.tasks.zeroshot`.
 
     Returns:
         Rows `image_retrieval_recall@k` (text to image) and `text_retrieval_recall@k` (image to text), in [0, 1]. The
-        interval of the former is left empty where images have several captions, which are not independent.
+        interval of the former is left empty where images have several captions, which are not independent. Of contrasts
+        `text_acc`, of pairs of images also `image_acc` and `group_acc`, over all of them and by kind.
 
     Raises:
         UserError: for everything that the user can mend.
@@ -93,7 +96,7 @@ def retrieve(
         progress=progress,
     )
     for dataset in planned:
-        if max(recall_k) >= len(dataset):
+        if max(recall_k) >= len(dataset) and dataset.contrasts is None:
             progress.warn(
                 f"{dataset.name}: recall at {max(recall_k)} among {counted(len(dataset), 'image')} is always 1"
             )
@@ -108,6 +111,7 @@ def retrieve(
         run = RunContext("retrieve", loaded_model, PROTOCOL, seed)
         for dataset, overlap in zip(planned, overlaps, strict=True):
             asked = [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in recall_k]
+            asked = contrast_metrics(dataset) if dataset.contrasts else asked
             if kept := folder.kept(run.row(dataset), asked, max_bad=max_bad):
                 progress.say(f"{dataset.name}: kept from an earlier run")
                 rows += kept
@@ -122,6 +126,14 @@ def retrieve(
                 progress=progress,
             )
             read = images.dataset
+            if read.contrasts is not None:
+                answered = answer_contrasts(loaded_model, read, images.array, store=store, progress=progress)
+                images_encoded += images.n_encoded
+                texts_encoded += answered.n_encoded
+                found = contrast_rows(run, dataset, read, answered.answers, len(images.bad), overlap)
+                folder.add(found, contrast_samples(read, answered))
+                rows += found
+                continue
             texts = embed_texts(loaded_model, read.captions, store=store, progress=progress)
             images_encoded += images.n_encoded
             texts_encoded += texts.n_encoded
