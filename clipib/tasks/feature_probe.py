@@ -1,4 +1,4 @@
-"""What can be learnt from frozen image features: the linear probe and the nearest neighbours, from a few images or all."""
+"""What a few labelled images, or all, teach about frozen features: the linear probe and the nearest neighbours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
 from clipib.registry import check_name, resolve
-from clipib.tasks.neighbours import centres
 from clipib.tasks.prepare import Outcome, RunContext, check_first_image, check_overlap, plan_evaluation, say_encoded
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
 from clipib.tasks.suites import average_rows
@@ -196,6 +195,8 @@ def _features(
 
 def _classify(probe: str, fit: PlannedFit, features: _Features) -> tuple[Predictions, float]:
     """Predictions for the test images, and the C or k that was chosen."""
+    from clipib.tasks.neighbours import centres
+
     test, train, place = features
     learnt = place[fit.images]
     learnt = learnt[learnt >= 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +40,7 @@ def load_train_parts(tests: list[Dataset], specs: list[Spec], *, progress: Progr
             f"{counted(len(found), 'data set')} to learn from, {len(tests)} to test on.",
             hint="Name one with --train-data for each, in the same order.",
         )
-    for test, train in zip(tests, found, strict=True):
-        if test.labels.ndim == 2:
-            raise UserError(f"The images of '{test.name}' may be of several classes, which a probe does not learn.")
-    return [
-        replace(_with_classes_of(test, train), manifest=test.manifest) for test, train in zip(tests, found, strict=True)
-    ]
+    return [_with_classes_of(test, train) for test, train in zip(tests, found, strict=True)]
 
 
 def without_test_images(train: Dataset, test: Dataset, progress: Progress) -> Dataset:
@@ -81,8 +75,10 @@ def _without_split(spec: Spec) -> Spec:
 
 
 def _with_classes_of(test: Dataset, train: Dataset) -> Dataset:
-    if train.labels.ndim == 2:
-        raise UserError(f"The images of '{train.name}' may be of several classes, which a probe does not learn.")
+    for part in (test, train):
+        if part.labels.ndim == 2:
+            raise UserError(f"An image of '{part.name}' may be of several classes, which a probe does not learn.")
+    train = train.changed(manifest=test.manifest)
     if train.classnames == test.classnames:
         return train
     place = {name: k for k, name in enumerate(test.classnames)}
