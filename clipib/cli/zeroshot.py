@@ -90,5 +90,5 @@ def zeroshot(
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
         return
-    print_rows(p.worth_showing(outcome.rows, format_), format_)
+    (p.print_probe if probe else print_rows)(outcome.rows, format_)
     progress.say(f"results in {out / 'results.csv'}")

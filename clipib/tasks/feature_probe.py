@@ -130,15 +130,15 @@ def feature_probe(
             done = [folder.kept(r.row(test), [*METRICS, CHOSEN[probe]], max_bad=max_bad) for r in runs]
             missing = [i for i, found in enumerate(done) if not found]
             if missing:
-                _say_classes(test, train, progress)
+                _say_classes(test, train, shots, progress)
                 features = _features(loaded, test, train, [plan[i] for i in missing], progress=progress, **encoding)
                 n_encoded += features.test.n_encoded + features.train.n_encoded
                 with progress.track(f"fitting {test.name}", len(missing), unit="probes") as advance:
                     for i in missing:
-                        predictions, chosen = _classify(probe, plan[i], features)
-                        done[i] = _fit_rows(runs[i], probe, test, features, predictions, chosen, overlap)
-                        folder.add(done[i], _samples(features.test.dataset, predictions))
-                        advance(1, f"{plan[i].params['shots']} shots")
+                        learnt = _learn(probe, plan[i], features)
+                        done[i] = _fit_rows(runs[i], probe, test, features, learnt, overlap)
+                        folder.add(done[i], _samples(features.test.dataset, learnt.predictions))
+                        advance(1, note=f"shots {plan[i].params['shots']}")
             else:
                 progress.say(f"{test.name}: kept from an earlier run")
             run = RunContext("zeroshot", loaded, PROTOCOL, seed)
@@ -193,8 +193,15 @@ def _features(
     return _Features(tested, learnt, place)
 
 
-def _classify(probe: str, fit: PlannedFit, features: _Features) -> tuple[Predictions, float]:
-    """Predictions for the test images, and the C or k that was chosen."""
+class _Learnt(NamedTuple):
+    """Predictions for the test images; the C or k that was chosen, and from how many images was learnt."""
+
+    predictions: Predictions
+    chosen: float
+    n_train: int
+
+
+def _learn(probe: str, fit: PlannedFit, features: _Features) -> _Learnt:
     from clipib.tasks.neighbours import centres
 
     test, train, place = features
@@ -211,29 +218,23 @@ def _classify(probe: str, fit: PlannedFit, features: _Features) -> tuple[Predict
         n_classes=n_classes,
         folds=assign_folds(labels, seed=fit.seed),
     )
-    return predict(scores, test.dataset.labels), chosen
+    return _Learnt(predict(scores, test.dataset.labels), float(chosen), len(learnt))
 
 
 def _fit_rows(
-    run: RunContext,
-    probe: str,
-    test: Dataset,
-    features: _Features,
-    predictions: Predictions,
-    chosen: float,
-    overlap: dict[str, str],
+    run: RunContext, probe: str, test: Dataset, features: _Features, learnt: _Learnt, overlap: dict[str, str]
 ) -> list[Row]:
     """The metrics of one fit. Their intervals are of this training set: they tell of other test sets, not of draws."""
-    targets, everything = features.test.dataset.labels, run.own_params["shots"] == "all"
+    predictions, targets = learnt.predictions, features.test.dataset.labels
     n, hits = len(targets), float((predictions.target_rank == 0).mean())
     low, high = wilson_interval(hits, n)
+    main, recall = run.own_params["shots"] == "all", mean_per_class_recall(predictions.predicted, targets)
     common = {"n": n, "n_bad": len(features.test.bad), "params": join_params(overlap)}
-    common["n_ties"] = int(predictions.tied.sum())
-    recall = mean_per_class_recall(predictions.predicted, targets)
+    tied = {**common, "n_ties": int(predictions.tied.sum())}
     return [
-        run.row(test, metric="acc1", value=hits, ci_low=low, ci_high=high, is_main=everything, **common),
-        run.row(test, metric="mean_per_class_recall", value=recall, **common),
-        run.row(test, metric=CHOSEN[probe], value=float(chosen), **common),
+        run.row(test, metric="acc1", value=hits, ci_low=low, ci_high=high, is_main=main, **tied),
+        run.row(test, metric="mean_per_class_recall", value=recall, **tied),
+        run.row(test, metric=CHOSEN[probe], value=learnt.chosen, **{**common, "n": learnt.n_train}),
     ]
 
 
@@ -290,10 +291,15 @@ def _checked(shots: tuple[str, ...], seeds: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(k if k == "all" else str(int(k)) for k in texts))
 
 
-def _say_classes(test: Dataset, train: Dataset, progress: Progress) -> None:
-    """Warn of classes that are tested on and cannot be learnt."""
+def _say_classes(test: Dataset, train: Dataset, shots: tuple[str, ...], progress: Progress) -> None:
+    """Warn of classes that cannot be learnt, and say which have too few images for so many shots."""
+    counts = np.bincount(train.labels, minlength=len(test.classnames))
     unknown = np.setdiff1d(test.labels, train.labels)
     if len(unknown):
         n = int(np.isin(test.labels, unknown).sum())
         names = ", ".join(f"'{test.classnames[k]}'" for k in unknown[:5])
         progress.warn(f"{test.name}: no train image of {names}; {n:,} test images cannot be hit")
+    most = max((int(k) for k in shots if k != "all"), default=0)
+    if n_few := int((counts[counts > 0] < most).sum()):
+        few = f"{n_few:,} of {len(counts):,} classes have fewer than {most} train images"
+        progress.say(f"{test.name}: {few}; of these all are learnt from")

@@ -148,7 +148,7 @@ def test_classes_go_by_their_names(checkpoint, photo_folder, tmp_path):
         ({"shots": ()}, "No number of shots"),
         ({"seeds": 0}, "none"),
         ({"probe": "liner"}, "Did you mean 'linear'"),
-        ({"train_data": "digitworld/digit:n=20"}, "tested on 6 classes and learnt from 10"),
+        ({"train_data": "digitworld/digit:n=20"}, "tested on 8 classes and learnt from 10"),
         ({"train_data": "digitworld/color:n=20,digitworld/digit:n=20"}, "2 data sets to learn from, 1 to test on"),
         ({"train_data": SPEC + "+split=test"}, "All 90 images to learn"),
     ],
@@ -171,7 +171,9 @@ def test_the_command_shows_means_and_keeps_every_draw(clipib, checkpoint):
     common = ["zeroshot", "-m", checkpoint, "-d", SPEC, "--probe", "knn", "--shots", "1, 2"]
     table = clipib(*common)
     assert table.exit_code == 0, table.stderr
-    assert "seeds=3" in table.stdout and "probe_seed" not in table.stdout
+    lines = [line.split() for line in table.stdout.splitlines() if line.strip()]
+    assert [line[0] for line in lines[-2:]] == ["1", "2"] and lines[-1][-3:] == ["1,", "1,", "1"]
+    assert f"{by_params(read_rows('runs/zeroshot/results.csv'))['probe=knn;seeds=3;shots=2'].value:.4f}" in lines[-1]
     assert "probe_seed=2" in clipib(*common, "--format", "csv").stdout
     repeated = clipib("zeroshot", "--config", "runs/zeroshot/results.json", "--out", "again")
     assert repeated.exit_code == 0, repeated.stderr
