@@ -74,7 +74,12 @@ def retrieve(
     verify_cache: o.VerifyCache = False,
     format_: o.Format = "table",
 ) -> None:
-    """Rank images for captions and captions for images: recall at k both ways."""
+    """Rank images for captions and captions for images: recall at k both ways.
+
+    A table with negative_caption beside caption gives text_acc by kind, as SugarCrepe; one with image_0, image_1,
+    caption_0, caption_1 also image_acc and group_acc, as Winoground. csv: reads SugarCrepe's JSON files too, or a
+    folder of them.
+    """
     progress = make_progress()
     from clipib.tasks.protocol import choose_protocol
 

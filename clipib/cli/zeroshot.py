@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from clipib.cli import options as o
+from clipib.cli import probe as p
 from clipib.cli.exits import IN_PART
 from clipib.cli.gated import planned_gates, print_judged
 from clipib.cli.output import make_progress, say_failures
@@ -17,7 +18,9 @@ EXAMPLES = """Examples:
 
 clipib zeroshot --model runs/a/best --datasets folder:photos/test
 
-clipib zeroshot --model ViT-B-32 --datasets suite:vtab+ --data-root data --format csv"""
+clipib zeroshot --model ViT-B-32 --datasets suite:vtab+ --data-root data --format csv
+
+clipib zeroshot --model runs/a/best --datasets folder:photos --probe linear --shots 1,4,16,all"""
 
 
 def register(app: typer.Typer) -> None:
@@ -67,6 +70,10 @@ def zeroshot(
         list[str] | None,
         typer.Option(help="Labelled images that --temperature fit is chosen on.", rich_help_panel=o.DATA),
     ] = None,
+    probe: p.Probe = None,
+    shots: p.Shots = None,
+    seeds: p.Seeds = None,
+    train_data: p.TrainData = None,
     name: o.Name = "",
     data_root: o.DataRoot = None,
     image_column: o.ImageColumn = "",
@@ -109,7 +116,9 @@ def zeroshot(
     verify_cache: o.VerifyCache = False,
     format_: o.Format = "table",
 ) -> None:
-    """Classify labelled images by class prompts: accuracies, recall per class, calibration."""
+    """Classify labelled images by class prompts: accuracies, recall per class, calibration; with --probe by what
+    labelled images teach.
+    """
     progress = make_progress()
     from clipib.tasks.protocol import choose_protocol
 
@@ -123,11 +132,14 @@ def zeroshot(
         conditions={"limit": limit, "protocol": rules.name, "precision": rules.precision},
         out=out,
     )
-    from clipib.tasks.zeroshot import zeroshot as run
+    options = o.task_options(ctx, beside=("per_class",)) | {"batch_size": o.batch_size_of(batch_size)}
+    options = p.probe_options(options)
+    if probe:
+        from clipib.tasks.feature_probe import feature_probe as run
+    else:
+        from clipib.tasks.zeroshot import zeroshot as run
 
-    outcome = run(
-        **o.task_options(ctx, beside=("per_class",)) | {"batch_size": o.batch_size_of(batch_size)}, progress=progress
-    )
+    outcome = run(**options, progress=progress)
     failed = [(failure.place, failure.error.message) for failure in outcome.failures]
     code = IN_PART * bool(failed)
     if dry_run:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clipib.data.contrasts import Contrasts
 from clipib.data.images import Images, StampedImages, content_key, why
 from clipib.data.manifest import Manifest
 from clipib.data.prompts import class_prompts, prompts_sha256
@@ -26,6 +27,7 @@ class Dataset:
     classnames: K names; templates: prompts with `{c}`. class_prompts: K lists of whole prompts in place of templates.
     differences: "classnames" and "templates" -> how they differ from those that the registry has for it.
     captions: M texts; image_of_caption: (M,) the image that each describes. Both None where there are none.
+    contrasts: questions which caption belongs to which image, or None.
     groups: (N,) the group of each image for worst-group metrics, (N, F) codes of which nothing chose one, or None.
     main_metric: the metric that speaks for the data set, "" where the task's own default does.
     augment: whether training may crop the images at random.
@@ -45,6 +47,7 @@ class Dataset:
     differences: Mapping[str, str] = field(default_factory=dict, compare=False)
     captions: tuple[str, ...] | None = None
     image_of_caption: np.ndarray | None = None
+    contrasts: Contrasts | None = None
     groups: np.ndarray | None = None
     main_metric: str = ""
     augment: bool = True
@@ -103,6 +106,8 @@ class Dataset:
         if self.captions is not None:
             digest.update(np.asarray(self.image_of_caption, dtype="<i8").tobytes())
             digest.update(b"".join(content_key(c.encode()) for c in self.captions))
+        if self.contrasts is not None:
+            digest.update(self.contrasts.digest())
         return digest.hexdigest()
 
     def take(self, indices: np.ndarray) -> Dataset:
@@ -115,9 +120,11 @@ class Dataset:
             taken = taken.changed(labels=self.labels[indices])
         if self.groups is not None:
             taken = taken.changed(groups=self.groups[indices])
+        place = np.full(len(self), -1)
+        place[indices] = np.arange(len(indices))
+        if self.contrasts is not None:
+            taken = taken.changed(contrasts=self.contrasts.among(place))
         if self.captions is not None:
-            place = np.full(len(self), -1)
-            place[indices] = np.arange(len(indices))
             kept = np.flatnonzero(place[self.image_of_caption] >= 0)
             kept = kept[np.argsort(place[self.image_of_caption[kept]], kind="stable")]
             captions = tuple(self.captions[j] for j in kept)
@@ -148,15 +155,33 @@ class Dataset:
         return [self.images.ids[i] for i, key in enumerate(self.keys) if key in keys] if keys else []
 
     def sample(self, n: int, *, seed: int) -> Dataset:
-        """At most n images drawn without replacement, in their old order; labelled sets class by class in turn."""
+        """At most n images drawn without replacement, in their old order; labelled sets class by class in turn.
+
+        Of a set of contrasts it is n of these, kind by kind in turn, with their images.
+        """
+        if self.contrasts is not None:
+            return self._sample_contrasts(n, seed)
         if n >= len(self):
             return self
-        order = np.random.default_rng(seed).permutation(len(self))
-        if self.labels is not None and self.labels.ndim == 1:
-            turn = np.empty(len(self), dtype=np.int64)  # how many of its class were drawn before each image
-            seen = np.zeros(int(self.labels.max()) + 1, dtype=np.int64)
-            for i in order:
-                turn[i] = seen[self.labels[i]]
-                seen[self.labels[i]] += 1
-            order = order[np.argsort(turn[order], kind="stable")]
-        return self.take(np.sort(order[:n])).changed(limit=n)
+        codes = self.labels if self.labels is not None and self.labels.ndim == 1 else None
+        return self.take(_draw(len(self), n, codes, seed)).changed(limit=n)
+
+    def _sample_contrasts(self, n: int, seed: int) -> Dataset:
+        if n >= len(self.contrasts.captions):
+            return self
+        kinds = np.unique(self.contrasts.kinds, return_inverse=True)[1]
+        drawn = self.contrasts.rows(_draw(len(kinds), n, kinds, seed))
+        return self.changed(contrasts=drawn).take(np.unique(drawn.images)).changed(limit=n)
+
+
+def _draw(total: int, n: int, codes: np.ndarray | None, seed: int) -> np.ndarray:
+    """(n,) of `total` indices in ascending order; with codes (total,), one of every code in turn."""
+    order = np.random.default_rng(seed).permutation(total)
+    if codes is not None:
+        turn = np.empty(total, dtype=np.int64)  # how many of its code were drawn before each
+        seen = np.zeros(int(codes.max()) + 1, dtype=np.int64)
+        for i in order:
+            turn[i] = seen[codes[i]]
+            seen[codes[i]] += 1
+        order = order[np.argsort(turn[order], kind="stable")]
+    return np.sort(order[:n])

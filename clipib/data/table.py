@@ -1,4 +1,4 @@
-"""`csv:PATH`: a table of images with captions or labels, as csv, tsv, parquet or json lines."""
+"""`csv:PATH`: a table of images with captions or labels, as csv, tsv, parquet, json or json lines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clipib.data.contrasts import KIND_NAMES, NEGATIVE_NAMES, Contrasts, find_name, read_contrasts, unfold_pairs
 from clipib.data.dataset import Dataset
 from clipib.data.folder import SPLIT_FOLDERS
 from clipib.data.images import EXTENSIONS, BytesImages, FileImages, content_key
+from clipib.data.json_table import json_files, read_json_folder, read_json_table, rows_as_columns
 from clipib.data.prompts import DEFAULT_TEMPLATES
 from clipib.errors import UserError
 
@@ -50,6 +52,9 @@ COLUMN_NAMES = {
     "group": ["group", "group_name"],
 }
 SEPARATORS = ",\t;|"
+# Where the images of published tables lie that name the files alone, and what their names leave out.
+IMAGE_PLACES = ("images/", "val2017/", "../images/", "../val2017/", "")
+IMAGE_ENDINGS = ("", ".png", ".jpg")
 
 
 def load_table(
@@ -69,6 +74,11 @@ def load_table(
     paths are relative to the file. Several captions of one image are repeated rows, list cells, or both. Where the
     table has a split column, the rows of `split` are taken.
 
+    A column of wrong captions (`negative_caption`), or the four columns `image_0`, `image_1`, `caption_0`, `caption_1`,
+    make the data set one of `contrasts`; a column `kind` then says what the captions differ in, and classes are read
+    only where they are needed. SugarCrepe's JSON files are such tables, and a folder of them is one with their names as
+    the kinds.
+
     Args:
         separator: of a text table; sniffed when empty.
         need: "caption" or "label" where the task cannot do without; what is missing is then an error.
@@ -78,8 +88,13 @@ def load_table(
     """
     file = Path(path).expanduser()
     columns, form = _read_columns(file, separator)
+    pairs = unfold_pairs(columns) if need != "label" else None
+    columns = pairs or columns
+    negative = "" if pairs or need == "label" else find_name(columns, NEGATIVE_NAMES)
     asked = {"image": image_column, "caption": caption_column, "label": label_column}
     chosen = {role: _find_column(role, columns, asked.get(role, ""), file) for role in COLUMN_NAMES}
+    if (pairs or negative) and not label_column:
+        chosen["label"] = ""
     doubled = next((c for c in chosen.values() if c and list(chosen.values()).count(c) > 1), "")
     if doubled:
         raise UserError(f"The column '{doubled}' of '{path}' cannot play two roles.")
@@ -108,6 +123,12 @@ def load_table(
             message = f"{len(without)} of {len(images.ids)} images in '{path}' have no caption; the first is"
             raise UserError(f"{message} '{images.ids[without[0]]}'.", hint="Give it one, or remove its row.")
         notes.append(f"{len(images.ids):,} images, {len(captions):,} captions")
+    contrasts = None
+    if chosen["caption"] and (pairs or negative):
+        contrasts = _contrasts(columns, rows, chosen["caption"], negative, image_of_row, file)
+        kinds = dict.fromkeys(filter(None, contrasts.kinds))
+        by = "pairs of images with crossed captions" if pairs else f"captions against column '{negative}'"
+        notes.append(f"{len(contrasts.captions):,} {by}" + (f", {len(kinds)} kinds" if kinds else ""))
     return Dataset(
         name=name,
         split=split if chosen["split"] else "",
@@ -117,9 +138,21 @@ def load_table(
         templates=DEFAULT_TEMPLATES if classnames else (),
         captions=captions,
         image_of_caption=image_of_caption,
+        contrasts=contrasts,
         groups=groups,
         notes=tuple(notes),
     )
+
+
+def _contrasts(
+    columns: dict[str, list[Any]], rows: list[int], caption: str, negative: str, image_of_row: list[int], file: Path
+) -> Contrasts:
+    def texts(column: str) -> list[list[str]]:
+        return [[str(t).strip() for t in _texts(columns[column][r])] for r in rows]
+
+    kind = find_name(columns, KIND_NAMES)
+    kinds = ["" if not kind or _is_missing(columns[kind][r]) else str(columns[kind][r]).strip() for r in rows]
+    return read_contrasts(texts(caption), texts(negative) if negative else None, image_of_row, kinds, file)
 
 
 class TableRows(NamedTuple):
@@ -186,14 +219,20 @@ def table_splits(path: str | Path, *, separator: str = "") -> tuple[str, ...]:
 
 def _read_columns(file: Path, separator: str) -> tuple[dict[str, list[Any]], str]:
     """The table as lists by column, and what kind of file it was."""
+    if json_files(file):
+        return read_json_folder(file), f"{len(json_files(file))} JSON tables"
     if not file.is_file():
         what = "is a folder, not a table" if file.is_dir() else "does not exist"
-        near = sorted(p.name for p in file.parent.glob("*") if p.suffix in (".csv", ".tsv", ".parquet", ".jsonl"))[:5]
+        near = sorted(
+            p.name for p in file.parent.glob("*") if p.suffix in (".csv", ".tsv", ".parquet", ".jsonl", ".json")
+        )[:5]
         hint = f"Beside it: {', '.join(near)}." if near else "Check the path after csv:."
         raise UserError(f"The table '{file}' {what}.", hint=hint)
     suffix = file.suffix.lower()
     if suffix in (".parquet", ".pq"):
         return _read_parquet(file), "parquet"
+    if suffix == ".json":
+        return read_json_table(file), "JSON"
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -230,8 +269,7 @@ def _read_json_lines(text: str, file: Path) -> dict[str, list[Any]]:
                 f"Line {number} of '{file}' is no JSON object.", hint='Write {"image": ..., "caption": ...}.'
             )
         rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+    return rows_as_columns(rows)
 
 
 def _read_text(text: str, separator: str, file: Path) -> dict[str, list[Any]]:
@@ -321,19 +359,30 @@ def _collect_images(cells: list[Any], file: Path) -> tuple[FileImages | BytesIma
         raise UserError(
             f"'{file}' has no image in {len(blank)} rows; the first is row {blank[0] + 1} below the header."
         )
-    paths = [str(c).strip() for c in cells]
+    folder = file if file.is_dir() else file.parent
+    paths = _located([str(c).strip() for c in cells], folder)
     place = {p: i for i, p in enumerate(dict.fromkeys(paths))}
-    if not any((file.parent / p).exists() for p in list(place)[:20]):
+    if not any((folder / p).exists() for p in list(place)[:20]):
         first = next(iter(place))
-        hint = "Paths in the table are relative to the table's own folder."
+        hint = "Paths in the table are relative to the table's own folder; images/ and val2017/ there or beside it are "
+        hint += "looked into."
         if "://" in first:
             hint = "Images are read from files; download them first."
         elif "\\" in first:
             hint = "Write paths with / instead of \\."
         raise UserError(
-            f"The images that '{file}' names are not there; the first would be '{file.parent / first}'.", hint=hint
+            f"The images that '{file}' names are not there; the first would be '{folder / first}'.", hint=hint
         )
-    return FileImages(file.parent, list(place)), [place[p] for p in paths]
+    return FileImages(folder, list(place)), [place[p] for p in paths]
+
+
+def _located(paths: list[str], folder: Path) -> list[str]:
+    """The paths as they lie there, where the table names files alone and keeps them in a folder of its own."""
+    some = list(dict.fromkeys(paths))[:20]
+    for before, after in [("", ""), *((b, a) for a in IMAGE_ENDINGS for b in IMAGE_PLACES)]:
+        if any((folder / f"{before}{p}{after}").is_file() for p in some):
+            return [f"{before}{p}{after}" for p in paths]
+    return paths
 
 
 def _is_missing(cell: Any) -> bool:

@@ -47,9 +47,13 @@ METRICS = {
     "text_retrieval_map@r": Metric(
         HIGHER, MEAN, "mean over images of average precision at R, their number of captions"
     ),
-    "image_acc": Metric(HIGHER, PROPORTION, "share of captions scored higher with their own image"),
-    "text_acc": Metric(HIGHER, PROPORTION, "share of images scored higher with their own caption"),
-    "group_acc": Metric(HIGHER, PROPORTION, "share of groups in which image_acc and text_acc both hold"),
+    "image_acc": Metric(
+        HIGHER, PROPORTION, "share of pairs of images of which both captions score higher with their own"
+    ),
+    "text_acc": Metric(HIGHER, PROPORTION, "share of questions whose images all score higher with their own caption"),
+    "group_acc": Metric(HIGHER, PROPORTION, "share of pairs of images right in both directions"),
+    "probe_c": Metric(NEITHER, STATISTIC, "C of the logistic regression that validation chose"),
+    "probe_k": Metric(NEITHER, STATISTIC, "number of neighbours that validation chose"),
     "average_main_metric": Metric(HIGHER, STATISTIC, "mean of the main metrics of a suite"),
 }
 

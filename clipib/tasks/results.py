@@ -91,7 +91,7 @@ def row_key(row: Row) -> tuple:
     return tuple(getattr(row, c) for c in COLUMNS if c not in NOT_IN_KEY)
 
 
-RUN_PARAMS = ("preprocess", "prompt_pooling")
+RUN_PARAMS = ("preprocess", "prompt_pooling", "probe", "probe_seed", "seeds", "shots", "train")
 
 
 def join_params(params: dict[str, object]) -> str:

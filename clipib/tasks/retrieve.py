@@ -18,6 +18,7 @@ from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
 from clipib.scoring.ranks import Ranks
+from clipib.tasks.compositional import answer_contrasts, contrast_metrics, contrast_rows, contrast_samples
 from clipib.tasks.evaluation import Evaluated, Job, Kind, evaluate
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
@@ -60,7 +61,8 @@ def retrieve(
     """Rank all images for every caption and all captions for every image, by the checkpoint's own score.
 
     Recalls are exact and a tie goes to the lowest index. Text to image is a mean over captions, image to text over
-    images: a hit is any own caption among the first k.
+    images: a hit is any own caption among the first k. A table with wrong captions beside the right ones, or with pairs
+    of images, is not ranked: each image is scored with its two captions, see `clipib.tasks.compositional`.
 
     Args:
         recall_k: the cut-offs. The others as for `clipib.tasks.zeroshot.zeroshot`.
@@ -68,7 +70,8 @@ def retrieve(
     Returns:
         Rows `image_retrieval_recall@k` (text to image) and `text_retrieval_recall@k` (image to text), in [0, 1]. Their
         intervals are Wilson's; where images have several captions, which are not independent, that of the former is a
-        bootstrap over images.
+        bootstrap over images. Of contrasts `text_acc`, of pairs of images also `image_acc`
+        and `group_acc`, over all of them and by kind.
 
     Raises:
         UserError: for everything that the user can mend.
@@ -101,7 +104,7 @@ def retrieve(
         progress=progress,
     )
     for dataset in planned.datasets:
-        if max(recall_k) >= len(dataset):
+        if max(recall_k) >= len(dataset) and dataset.contrasts is None:
             progress.warn(
                 f"{dataset.name}: recall at {max(recall_k)} among {counted(len(dataset), 'image')} is always 1"
             )
@@ -114,6 +117,10 @@ def retrieve(
             return _as_clip_benchmark(job, rules, recall_k, **encoding)
         images = embed_images(job.run.model, job.dataset, max_bad=max_bad, **encoding)
         read = images.dataset
+        if read.contrasts is not None:
+            found = answer_contrasts(job.run.model, read, images.array, store=store, progress=progress)
+            rows = contrast_rows(job.run, job.dataset, read, found.answers, len(images.bad), job.overlap)
+            return Evaluated(rows, contrast_samples(read, found), images.n_encoded, found.n_encoded)
         texts = embed_texts(job.run.model, read.captions, store=store, progress=progress)
         ranks = rank(job.run.model, images.array, texts.array, read.image_of_caption)
         rows = _rows(job, read, ranks, recall_k, len(images.bad))
@@ -122,7 +129,7 @@ def retrieve(
     kind = Kind(
         work,
         like=lambda run, dataset: run.row(dataset),
-        asked=lambda dataset: _asked(recall_k, rules),
+        asked=lambda dataset: contrast_metrics(dataset) if dataset.contrasts else _asked(recall_k, rules),
         context=lambda loaded: RunContext("retrieve", loaded, protocol, seed),
         batched=rules.is_strict,
     )
@@ -137,6 +144,8 @@ def _as_clip_benchmark(
     from clipib.tasks.clip_benchmark import retrieval_hits
 
     model, dataset = job.run.model, job.dataset
+    if dataset.contrasts is not None:
+        raise UserError(f"'{dataset.name}' holds contrasts, which are answered under --protocol strict only.")
     size = batch_size or CLIP_BENCHMARK_BATCH
     images = embed_image_batches(model, dataset, amp=rules.image_amp, batch_size=size, **encoding)
     order = np.argsort(dataset.image_of_caption, kind="stable")  # image by image, as its reader gives them
