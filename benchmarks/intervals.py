@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -196,10 +197,12 @@ def statistic(sample: Callable, value: Callable, rng: Rng, n: int) -> dict[str, 
         TRUE_STATISTIC[key] = value(*sample(np.random.default_rng(1), 100_000))
     truth, arrays = TRUE_STATISTIC[key], sample(rng, n)
     drawn = draw_statistic(lambda rows: value(*(a[rows] for a in arrays)), make_design(n), 200, 0)
-    plain = Interval(*np.quantile(drawn.draws, [0.025, 0.975]))
+    moved = drawn._replace(
+        bias=NormalDist().inv_cdf((np.sum(drawn.draws < drawn.value) + 0.5) / (len(drawn.draws) + 1))
+    )
     return (
         outcome(truth, interval_of(drawn, 0.05))
-        | outcome(truth, plain, "/percentile")
+        | outcome(truth, interval_of(moved, 0.05), "/bias-corrected")
         | {"true": truth, "value": drawn.value}
     )
 

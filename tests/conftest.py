@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: as many workers as cores, a thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(os.environ.get("CLIPIB_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 

@@ -124,7 +124,13 @@ Model = Annotated[
 ]
 Models = Annotated[
     list[str],
-    typer.Option("--model", "-m", help="As for zeroshot; commas or repeated.", rich_help_panel="Model"),
+    typer.Option(
+        "--model",
+        "-m",
+        help="open_clip name (also NAME/TAG), hf:ORG/NAME, checkpoint folder, photo, tiny; several by commas, patterns "
+        "like 'runs/*/best', a .txt list.",
+        rich_help_panel="Model",
+    ),
 ]
 PairData = Annotated[
     list[str],

@@ -128,6 +128,8 @@ def encode_together(
         of_models = [stack.enter_context(Rows(image_space(m, store), dataset.keys)) for m in models]
         missing = [set(rows.missing()) for rows in of_models]
         todo = sorted(set().union(*missing))
+        if not todo:
+            return 0
         size = batch_size or AUTO_BATCH
         batches = (todo[i : i + size] for i in range(0, len(todo), size))
         with progress.track(f"encoding {dataset.name} for {len(models)} checkpoints", len(todo)) as advance:

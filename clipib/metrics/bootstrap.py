@@ -29,7 +29,7 @@ class Draws(NamedTuple):
     """A statistic, drawn anew many times, and what corrects the draws.
 
     value: the statistic of the samples. draws: (draws,) sorted. acceleration: a of BCa, skewness / 6.
-    bias: z0 of BCa, the normal quantile of the share of draws below `value`.
+    bias: z0 of BCa; both are 0 for plain percentiles.
     stretch: standard error that is right for small strata, divided by that of the draws. freedom: for Student's t.
     """
 
@@ -67,7 +67,8 @@ def bootstrap_mean(
         The interval: a point where all values are equal and not all 0 or 1, (-inf, inf) of a single unit.
 
     Reference:
-        Efron, 1987, Better bootstrap confidence intervals; Hesterberg, 2015, arXiv 1411.5279, sections 3 and 4.
+        Efron, 1987, Better bootstrap confidence intervals; Hesterberg, 2015, What Teachers Should Know About the
+        Bootstrap, arXiv 1411.5279, on small samples.
 
     Example:
         >>> tuple(round(x) for x in bootstrap_mean(np.arange(100.0)))
@@ -126,9 +127,8 @@ def bootstrap_statistic(
 ) -> Interval:
     """Interval of any smooth statistic of n samples, as of mean average precision.
 
-    Percentiles of the draws, moved by the share of draws below the statistic (BC), with the quantiles widened as for
-    means of n samples in strata of equal size. It does not mend bias: no interval should be given of a statistic that
-    is biased by as much as its error, as the expected calibration error is.
+    Percentiles of the draws, widened as for means of n samples in strata of equal size. They do not mend bias: a
+    statistic that is biased by as much as its error, as the expected calibration error is, should be given no interval.
 
     Args:
         statistic: of (M,) indices in [0, n), some of them several times, to a number; M is n but for clusters.
@@ -136,7 +136,7 @@ def bootstrap_statistic(
         clusters: (n,) clusters to resample as a whole.
 
     Reference:
-        Efron and Tibshirani, 1993, An Introduction to the Bootstrap, section 14.3.
+        Hesterberg, 2015, What Teachers Should Know About the Bootstrap, arXiv 1411.5279: expanded percentiles.
 
     Example:
         >>> x = np.arange(100.0)
@@ -160,8 +160,7 @@ def draw_statistic(statistic: Callable[[np.ndarray], float], design: Design, dra
         found[i] = statistic(np.concatenate([rows[unit] for unit in chosen]) if whole else chosen)
     found.sort()
     freedom = len(order) - len(counts)
-    bias = NORMAL.inv_cdf(_share_below(found, value))
-    return Draws(value, found, 0.0, bias, math.sqrt(len(order) / max(freedom, 1)), freedom)
+    return Draws(value, found, 0.0, 0.0, math.sqrt(len(order) / max(freedom, 1)), freedom)
 
 
 def _grouped(design: Design) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

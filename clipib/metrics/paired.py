@@ -203,9 +203,7 @@ def tango_interval(lost: float, gained: float, n: float, *, alpha: float = 0.05)
 
 
 def _tango(lost: float, gained: float, n: float, z: float) -> Interval:
-    """The interval for a quantile z, which with few clusters lies where its alpha is no longer told from 0."""
-    high = _tango_end(lost, gained, n, z)
-    return Interval(-_tango_end(gained, lost, n, z), high)
+    return Interval(-_tango_end(gained, lost, n, z), _tango_end(lost, gained, n, z))
 
 
 def _tango_end(lost: float, gained: float, n: float, z: float) -> float:
@@ -214,7 +212,7 @@ def _tango_end(lost: float, gained: float, n: float, z: float) -> float:
     for _ in range(60):
         middle = (low + high) / 2
         b = middle * (2 * n - gained + lost) - lost - gained
-        q = (math.sqrt(b * b + 8 * n * lost * middle * (1 - middle)) - b) / (4 * n)
+        q = (math.sqrt(max(b * b + 8 * n * lost * middle * (1 - middle), 0.0)) - b) / (4 * n)
         variance = max(n * (2 * q + middle * (1 - middle)), 0.0)
         inside = n * middle - (gained - lost) <= z * math.sqrt(variance)
         low, high = (middle, high) if inside else (low, middle)

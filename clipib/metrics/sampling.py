@@ -118,7 +118,7 @@ def moments_of_mean(values: np.ndarray, design: Design) -> Moments:
 def effective_trials(spread: float, variance: float, share: float, design: Design) -> float:
     """Independent trials that would give a mean the variance that it has.
 
-        n_eff = trials / rho,    rho = (m variance / (spread / trials) + 2) / (m + 2),    m = share units
+        n_eff = trials / rho,    rho = (m variance / (spread / trials) + 2) / (m + 2),    m = share min(trials, units)
 
     rho is the design effect beside that of `design.trials`, drawn towards 1 as by two more outcomes: where the rare
     outcome is hardly seen, the variance within strata is hardly known, and would often come out as nothing.
@@ -131,7 +131,7 @@ def effective_trials(spread: float, variance: float, share: float, design: Desig
     Reference:
         Kish, 1965, Survey Sampling, section 8.2. Shrinkage: ours.
     """
-    seen = share * len(design.size)
+    seen = share * min(design.trials, len(design.size))
     raw = variance / (spread / design.trials) if spread > 0 else 1.0
     return design.trials * (seen + PRIOR_TRIALS) / (seen * raw + PRIOR_TRIALS)
 

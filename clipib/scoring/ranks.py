@@ -16,6 +16,7 @@ from clipib.scoring.scorer import Scorer, Tile
 from clipib.scoring.similarity import Similarity
 
 TILE = 1024
+OWN_TEXTS = 16  # a tile has so many pairs for every own text of its images, or it has one image
 CROWDED = 16  # near ties a line of a tile, beyond which float64 settles most of them for less
 
 
@@ -64,7 +65,7 @@ def retrieval_ranks(
         texts: (M, D) unit norm float32, or M prepared items.
         image_of_text: (M,) int64, the image that each text describes; every image has at least one text.
         similarity, logit_scale: how an image is scored against a text; the scale of a cosine changes no rank.
-        tile: rows and columns of a tile; left out, about a million numbers.
+        tile: rows and columns of a tile, which is wider where it has fewer rows; left out, about a million numbers.
 
     Raises:
         ValueError: when an image has no text, shapes do not fit, or a feature is not finite.
@@ -76,13 +77,12 @@ def retrieval_ranks(
     of_texts = _Queries.of(own, image_of_text, along=0)
     of_images = _Queries.of(*_best_own_text(own, image_of_text, images.n), along=1)
     own_text_ranks = torch.bincount(image_of_text)[image_of_text]  # R, until found among the first R
-    by_image = image_of_text.argsort(stable=True)
-    ends = torch.bincount(image_of_text).cumsum(0)
     high, wide = _shape(tile, images, texts)
-    for rows in _blocks(images.n, high):
-        mine = by_image[ends[rows.start - 1] if rows.start else 0 : ends[rows.stop - 1]]
+    for rows, mine in _blocks_of_images(image_of_text, high, high * wide // OWN_TEXTS):
         top = RunningTop(image_of_text[mine] - rows.start, mine, own[mine])
-        for columns in _blocks(texts.n, wide):
+        width = high * wide // (rows.stop - rows.start)  # the fewer rows, the wider
+        for start in range(0, texts.n, width):
+            columns = slice(start, min(start + width, texts.n))
             scores = scorer.tile(rows, columns)
             near = [q.near(scores) for q in (of_texts, of_images)]
             if sum(len(found.row) for found in near) > CROWDED * sum(scores.scores.shape):
@@ -167,5 +167,12 @@ def _shape(tile: int | tuple[int, int] | None, images: Features, texts: Features
     return (tile, tile) if isinstance(tile, int) else tile
 
 
-def _blocks(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+def _blocks_of_images(image_of_text: Tensor, size: int, n_texts: int) -> Iterator[tuple[slice, Tensor]]:
+    """Up to `size` images at a time, fewer where they have more than `n_texts` texts, and which texts they have."""
+    by_image, ends = image_of_text.argsort(stable=True), torch.bincount(image_of_text).cumsum(0)
+    start = first = 0
+    while start < len(ends):
+        fitting = int(torch.searchsorted(ends, first + n_texts, right=True))
+        stop = min(start + size, max(start + 1, fitting))
+        yield slice(start, stop), by_image[first : ends[stop - 1]]
+        start, first = stop, int(ends[stop - 1])

@@ -10,7 +10,7 @@ from torch import Tensor
 from clipib.scoring.features import Features, pack
 from clipib.scoring.similarity import Similarity
 
-NUMBERS_AT_ONCE = 2**16  # of one side's points, while pairs are scored
+NUMBERS_AT_ONCE = 2**15  # of one side's points while pairs are scored: torch starts no threads for so few
 FEW_PAIRS = 2**14  # up to which looking for equal items costs more than it saves
 FLOAT64_BY_FLOAT32 = 2.0**-29  # the rounding of the one by that of the other
 
@@ -62,7 +62,7 @@ class Scorer:
         scores = torch.empty(len(image), dtype=torch.float64)  # small results between large blocks would scatter memory
         for start in range(0, len(image), self._pairs_at_once):
             some = slice(start, start + self._pairs_at_once)
-            images, texts = self.images.rows(image[some]), self.texts.rows(text[some])
+            images, texts = _select(self.images, image[some]), _select(self.texts, text[some])
             scores[some] = self.similarity.pair_scores(images, texts, logit_scale=self.logit_scale)
         return scores
 
@@ -78,6 +78,11 @@ class Scorer:
         table = torch.empty(n * m, dtype=torch.float64)
         table[used] = self.pairs(image[one[used]], text[one[used]])
         return table[key]
+
+
+def _select(features: Features, index: Tensor) -> Features:
+    """`rows`, without the threads that indexing starts for any number of them."""
+    return Features(*(t.index_select(0, index) for t in features))
 
 
 def _kinds(features: Features) -> tuple[Tensor, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,7 +232,8 @@ def _judge_drop(
     interval, why, apart = None, "no per-sample file", 0
     if not gates.baseline.published:
         paired = pair(gates.baseline.run, run, base, row, alpha=2 * gates.alpha, seed=seed)
-        interval, why, apart = paired.difference, paired.why, paired.only_a + paired.only_b
+        interval, apart = paired.difference, paired.only_a + paired.only_b
+        why = re.sub(r"\bA\b", "the baseline", re.sub(r"\bB\b", "this run", paired.why))
     if interval is not None:
         found |= {"low": interval.low, "high": interval.high, "alpha": gates.alpha}
     same = bool(row.checkpoint_sha256) and row.checkpoint_sha256 == base.checkpoint_sha256 and difference == 0

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, norm
+from scipy.stats import bootstrap, norm, skew
 
 from clipib.metrics.bootstrap import (
     Draws,
@@ -52,6 +52,12 @@ def test_the_stretch_makes_the_variance_of_the_draws_unbiased():
     assert d.stretch == pytest.approx(math.sqrt(5 / 4))
     expected = sum(x[strata == s].var(ddof=1) / 5 for s in range(4)) / 16
     assert d.stretch**2 * d.draws.var() == pytest.approx(expected, rel=0.03)
+
+
+def test_the_acceleration_is_a_sixth_of_the_skewness_of_the_mean():
+    x = RNG.exponential(size=100)
+    d = draw_mean(x, make_design(100), 10, 0)
+    assert d.acceleration == d.bias == pytest.approx(skew(x, bias=False) / 10 / 6)
 
 
 def test_bca_is_near_scipys_where_samples_are_many():

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import foldnorm
 
+from clipib.metrics import calibration
 from clipib.metrics.calibration import (
     debiased_calibration_error,
     expected_calibration_error,
@@ -54,6 +56,13 @@ def test_debiasing_takes_bias_off(truth, left):
     assert bias[0] > 0.01 and -0.2 * bias[0] < bias[1] < left * bias[0]
 
 
+def test_debiased_by_hand():
+    """Four samples of confidence 0.8, all hit: a gap of 0.2, and an accuracy taken to be (4 + 0.8) / 5."""
+    s = math.sqrt(0.96 * 0.04 / 4)
+    folded = foldnorm(0.2 / s, scale=s).mean()
+    assert debiased_calibration_error(np.full(4, 0.8), np.ones(4)) == pytest.approx(0.4 - folded)
+
+
 def test_debiased_of_many_samples_is_plain():
     confidence = RNG.random(200_000)
     correct = RNG.random(200_000) < confidence**2
@@ -81,6 +90,14 @@ def test_temperature_minimises_the_likelihood(scale):
     nll = lambda log_t: negative_log_likelihood(logits, targets, temperature=math.exp(log_t)).mean()  # noqa: E731
     expected = minimize_scalar(nll, bounds=(-9, 9), method="bounded", options={"xatol": 1e-9}).x
     assert math.log(fit_temperature(logits, targets)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_temperature_is_found_in_few_steps(monkeypatch):
+    calls, slope = [], calibration._slope
+    monkeypatch.setattr(calibration, "_slope", lambda *a: calls.append(1) or slope(*a))
+    logits = RNG.normal(size=(500, 6))
+    fit_temperature(logits, (logits + RNG.gumbel(size=logits.shape)).argmax(axis=1))
+    assert len(calls) <= 8
 
 
 def test_temperature_that_samples_do_not_determine():

@@ -32,6 +32,7 @@ def test_formula_holds_at_the_answer():
 
 def test_a_difference_needs_as_many_flips():
     d = detectable_difference(100, 0.0)
+    assert 0.07 < d < 0.08
     expected = norm.ppf(0.975) * math.sqrt(d) + norm.ppf(0.8) * math.sqrt(d - d * d)
     assert math.sqrt(100) * d == pytest.approx(expected)
     assert detectable_difference(100, d / 2) == pytest.approx(d)

@@ -74,10 +74,10 @@ def test_proportion_interval_of_independent_hits_is_wilsons():
 
 
 def test_proportion_interval_by_class():
-    """Shares 1/2 and 1 of 4 and 6 samples: variance 1/4 of (1/4 / 3), trials 9.6, 1/4 of the 10 samples missed."""
+    """Shares 1/2 and 1 of 4 and 6 samples: variance 1/4 of (1/4 / 3), trials 9.6, 1/4 of them missed."""
     hits, strata = np.array([1, 1, 0, 0] + [1] * 6), np.array([0] * 4 + [1] * 6)
     raw = (0.25 / 3 / 4) / (0.75 * 0.25 / 9.6)
-    trials = 9.6 * 4.5 / (2.5 * raw + 2)
+    trials = 9.6 * 4.4 / (2.4 * raw + 2)
     expected = wilson_interval(0.75, trials, z=student_of_normal(norm.ppf(0.95), 8))
     assert proportion_interval(hits, strata=strata, alpha=0.1) == pytest.approx(expected)
 
@@ -86,6 +86,12 @@ def test_proportion_interval_by_class():
 def test_all_hit_is_no_certainty(kind):
     low, high = proportion_interval(np.ones(100), **{kind: np.arange(100) // 5})
     assert 0.85 < low < 0.97 and high == 1
+
+
+def test_a_class_of_one_sample_leaves_much_open():
+    hits, strata = np.array([1] * 50 + [0]), np.array([0] * 50 + [1])
+    low, high = proportion_interval(hits, strata=strata)
+    assert low < 0.25 and high > 0.75
 
 
 def test_copies_of_a_sample_say_nothing_new():

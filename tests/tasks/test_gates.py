@@ -359,6 +359,14 @@ def test_what_has_no_paired_interval_is_not_judged(tmp_path):
     assert found[1].words == "no paired interval: no mean over per-sample lines"
 
 
+def test_a_run_whose_samples_are_gone_is_not_judged_by_proof(tmp_path):
+    write(tmp_path / "base", [row()], hits(10, 0))
+    new = [row(value=0.8, checkpoint_sha256="b" * 64)]
+    options = {"baseline": str(tmp_path / "base"), "max_drop": 0.1, "significant": True}
+    (found,) = verdicts_of(tmp_path / "new", new, **options)
+    assert (found.verdict, found.words) == ("no test", "no paired interval: this run has no per-sample file")
+
+
 def test_the_same_weights_are_not_inferior_to_themselves(tmp_path):
     write(tmp_path / "base", [row()], hits(10, 0))
     write(tmp_path / "new", [row()], hits(10, 0))
