@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-VOID = ("meta", "img", "br", "hr", "link")  # elements that have no end
+VOID = ("meta", "img", "br", "hr", "link", "wbr")  # elements that have no end
 
 
 class Html(str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -125,7 +126,8 @@ def _figure(sample: Sample, picture: Thumbnail | None, why: str) -> Html:
     if picture:
         told = f"{sample.lines[0]}: {sample.sample_id}"
         image = tag("img", src=picture.url, width=picture.width, height=picture.height, alt=told)
-    below = [tag("b", sample.lines[0]), (tag("span", line) for line in (*sample.lines[1:], sample.sample_id))]
+    name = [[part, tag("wbr")] for part in re.split(r"(?<=/)", sample.sample_id)]  # broken between folders first
+    below = [tag("b", sample.lines[0]), (tag("span", line) for line in (*sample.lines[1:], name))]
     return tag("figure", None if why else tag("div", image, class_="frame"), tag("figcaption", below))
 
 
