@@ -18,9 +18,7 @@ EXAMPLES = """Examples:
 
 clipib zeroshot --model runs/a/best --datasets folder:photos/test
 
-clipib zeroshot --model ViT-B-32 --datasets suite:vtab+ --data-root data --format csv
-
-clipib zeroshot --model runs/a/best --datasets folder:photos --probe linear --shots 1,4,16,all"""
+clipib zeroshot --model ViT-B-32 --datasets suite:vtab+ --data-root data --format csv"""
 
 
 def register(app: typer.Typer) -> None:

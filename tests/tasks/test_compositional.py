@@ -103,11 +103,12 @@ def test_pairs_of_images_equal_clip_benchmark(checkpoint, model, pairs, tmp_path
 
 def test_the_second_run_keeps_its_rows_and_ties_are_counted(checkpoint, foreign, tmp_path):
     frame = pd.read_csv(foreign)
-    # Tokens after the text's end are none: what differs in blanks alone is read alike.
+    # What differs in blanks alone is read alike; features of other batches may differ in the last bits.
     frame["negative_caption"] = frame.caption.str.replace(" ", "  ", n=1)
     frame.to_csv(foreign, index=False)
     first = retrieve(str(checkpoint), f"csv:{foreign}", out=tmp_path / "r")
-    assert first.rows[0].n_ties == first.rows[0].n and first.rows[0].value == 1.0
+    samples = pd.read_parquet(next((tmp_path / "r" / "samples").glob("*.parquet")))
+    assert first.rows[0].n_ties == samples.tied.sum() > 0 and samples.text_correct[samples.tied].all()
     again = retrieve(str(checkpoint), f"csv:{foreign}", out=tmp_path / "r")
     assert again.rows == first.rows == read_rows(tmp_path / "r" / "results.csv") and again.images_encoded == 0
 
