@@ -53,7 +53,7 @@ def probe_options(options: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"--{flag} belongs to --probe.", hint="Add --probe linear or --probe knn.")
         return options
     for key, plain in WITHOUT.items():
-        if options.pop(key) not in (plain, None, []):
+        if (value := options.pop(key)) and value != plain:
             raise UserError(f"--{key.replace('_', '-')} does not go with --probe, which uses no prompts.")
     if options["precision"] == "auto":
         options["precision"] = "fp32"
