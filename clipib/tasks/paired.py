@@ -193,7 +193,7 @@ def outcomes(row: Row, frame: pd.DataFrame) -> Outcomes | None:
 
 
 def comparable(row: Row) -> bool:
-    """Whether a row tells of the checkpoint: a ceiling is a property of the data, and bounds go with what they bound."""
+    """Whether a row tells of the checkpoint: a ceiling is a property of the data; bounds go with what they bound."""
     params = dict(part.split("=", 1) for part in row.params.split(";") if part)
     return metric_of(row.metric) is not None and params.get("scores") != "true_pmi" and "ties" not in params
 
