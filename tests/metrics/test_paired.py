@@ -115,6 +115,13 @@ def test_numbers_agree_with_the_t_test_where_they_are_normal():
     assert (d.low, d.high) == pytest.approx(tuple(expected.confidence_interval()), abs=0.02)
 
 
+def test_interval_of_numbers_is_symmetric_about_the_difference():
+    x = RNG.exponential(size=70)
+    d = paired_means(np.zeros(70), x)
+    assert d.high - d.value == pytest.approx(d.value - d.low)
+    assert d.high - d.low == pytest.approx(2 * 1.994 * x.std(ddof=1) / math.sqrt(70), rel=0.05)
+
+
 def test_statistic_of_a_mean_is_the_paired_mean():
     a, b = RNG.normal(size=50), RNG.normal(size=50)
     found = paired_statistic(lambda rows: float((b - a)[rows].mean()), 50)
