@@ -17,20 +17,21 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, ndtri
+from scipy.stats import binom
 from study_losses import do, parse_options, read_rows
 
 from clipib.metrics.bootstrap import bootstrap_mean, draw_mean, draw_statistic, interval_of
 from clipib.metrics.calibration import debiased_calibration_error, expected_calibration_error
 from clipib.metrics.classification import macro_f1
 from clipib.metrics.multilabel import mean_average_precision
-from clipib.metrics.paired import paired_means, paired_proportions, tango_interval
+from clipib.metrics.paired import mcnemar_mid_p, paired_means, paired_proportions, tango_interval
 from clipib.metrics.sampling import make_design, proportion_interval
 from clipib.metrics.statistics import Interval, wilson_interval
 
@@ -236,7 +237,19 @@ def proportions(discordant: float, difference: float, rng: Rng, n: int) -> dict[
     d = paired_proportions(*flips(discordant, difference, rng, n))
     other = bonett_price(d.lost, d.gained, n)
     shown = outcome(difference, d[1:3]) | outcome(difference, other, "/Bonett-Price")
-    return shown | ({} if difference else {"alarm": d.p < 0.05})
+    return shown | ({} if difference else {"alarm": d.p < 0.05, "alarm/exact": exact_alarm(n, discordant)})
+
+
+@cache
+def exact_alarm(n: int, discordant: float) -> float:
+    """The size of the test without drawing: over the number of flips, and of gains among them."""
+    size = 0.0
+    for m, chance in enumerate(binom.pmf(np.arange(n + 1), n, discordant)):
+        if chance > 1e-9:
+            gained = np.arange(m + 1)
+            alarm = [mcnemar_mid_p(m - g, g) < 0.05 for g in range(m // 2 + 1)]
+            size += chance * binom.pmf(gained[: len(alarm)], m, 0.5)[alarm].sum() * 2
+    return float(size)
 
 
 def bonett_price(lost: int, gained: int, n: int) -> Interval:
