@@ -1,15 +1,14 @@
 """Coverage of every interval and size of every test: `python benchmarks/intervals.py --setting full`.
 
-Each run draws one kind of sample `repetitions` times, at n = 100 and n = 1,000 (the gates also at 10,000), and appends
-to results/intervals.csv the mean of what each draw showed, and beside it, as `.../error`, the Monte Carlo error of
-that mean. What is there is skipped. `--table` prints it all.
+Each run draws one kind of sample `repetitions` times, at n = 100 and n = 1,000 (the gates from 1,000 to 50,000), and
+appends to results/intervals.csv the mean of what each draw showed, and beside it, as `.../error`, the Monte Carlo
+error of that mean. What is there is skipped. `--table` prints it all.
 
     covered        the nominal 95 % interval holds the truth        below, above   the truth lies outside, on that side
     alarm          p < 0.05 though there is no difference           width          of the interval
 
-Beside the interval or test that clipib reports stand others, with a name after the slash. Bootstraps have 500
-draws, 200 of statistics that are no means; the
-slow one of them has fewer repetitions.
+Beside the interval or test that clipib reports stand others, with a name after the slash. Bootstraps have 500 draws,
+those of statistics that are no means 200; the slow one of these has fewer repetitions.
 """
 
 from __future__ import annotations
@@ -328,18 +327,15 @@ def print_tables(results: Path, name: str) -> None:
     """Markdown: every study a table, shares and widths with their Monte Carlo error."""
     rows = [r for r in read_rows(results) if r["setting"] == name]
     for what in STUDIES:
-        found = {(r["case"], int(r["n"]), r["metric"]): float(r["value"]) for r in rows if r["what"] == what}
-        metrics = [m for m in dict.fromkeys(m for _, _, m in found) if not m.endswith("/error") and m != "seconds"]
-        repetitions = next((r["repetitions"] for r in rows if r["what"] == what), 0)
-        print(f"**{what}**, {repetitions} draws\n\n| | n | {' | '.join(metrics)} |\n|{'---|' * (len(metrics) + 2)}")
-        for case, n in dict.fromkeys((case, n) for case, n, _ in found):
-            cells = [
-                f"{found[case, n, m]:.3f} ± {found[case, n, f'{m}/error']:.3f}"
-                for m in metrics
-                if (case, n, m) in found
-            ]
-            cells += [""] * (len(metrics) - len(cells))
-            print(f"| {case} | {n:,} | {' | '.join(cells)} |")
+        found: dict[tuple[str, int, int], dict[str, float]] = {}
+        for r in (r for r in rows if r["what"] == what):
+            run = r["case"], int(r["n"]), int(r["repetitions"])
+            found.setdefault(run, {})[r["metric"]] = float(r["value"])
+        metrics = list(dict.fromkeys(m for values in found.values() for m in values if f"{m}/error" in values))
+        print(f"**{what}**\n\n| | n | draws | {' | '.join(metrics)} |\n|{'---|' * (len(metrics) + 3)}")
+        for (case, n, repetitions), values in found.items():
+            cells = [f"{values[m]:.3f} ± {values[f'{m}/error']:.3f}" if m in values else "" for m in metrics]
+            print(f"| {case} | {n:,} | {repetitions:,} | {' | '.join(cells)} |")
         print()
 
 

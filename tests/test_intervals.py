@@ -57,4 +57,5 @@ def test_nominal_95_percent_cover_92_to_98(kept, what):
 
 def test_mid_p_mcnemar_raises_a_false_alarm_in_3_to_6_percent(kept):
     alarms = [v for (w, _, _, metric), v in kept.items() if w == "paired proportions" and metric == "alarm"]
-    assert len(alarms) == 6 and all(0.03 <= a <= 0.06 for a in alarms)
+    error = 2 * (0.05 * 0.95 / 2000) ** 0.5  # of the simulation; the exact size is in tests/metrics/test_paired.py
+    assert len(alarms) == 6 and all(0.03 - error <= a <= 0.06 + error for a in alarms)

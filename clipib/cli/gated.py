@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,38 +50,47 @@ def print_judged(
     *,
     failed: Sequence[tuple[str, str]] = (),
     seed: int = 0,
+    show: Callable[[Sequence[Row], str], None] = print_rows,
     progress: Progress = SILENT,
 ) -> int:
     """Print the rows of a run, its verdicts after them, keep these in `OUT/gates.csv`, and give back the exit code.
 
     Args:
         failed: what could not be computed, and why.
+        show: prints the rows alone.
     """
     (out / GATES_FILE).unlink(missing_ok=True)  # it would be taken for that of this call
     if gates is None:
-        _print_plain(rows, format_, failed)
+        _print_plain(rows, format_, failed, show)
         return 3 if failed else 0
     from clipib.tasks.verdicts import exit_code, judge, save_verdicts
 
     try:
         verdicts = judge(gates, rows, out, seed=seed, partial=bool(failed), progress=progress)
     except UserError as error:
-        _print_plain(rows, format_, [*failed, ("gates", error.message)])
+        _print_plain(rows, format_, [*failed, ("gates", error.message)], show)
         raise
     save_verdicts(verdicts, out)
-    print_verdicts(rows, verdicts, format_, failed=failed)
+    print_verdicts(rows, verdicts, format_, failed=failed, show=show)
     return exit_code(verdicts, bool(failed))
 
 
-def _print_plain(rows: Sequence[Row], format_: str, failed: Sequence[tuple[str, str]]) -> None:
+def _print_plain(
+    rows: Sequence[Row], format_: str, failed: Sequence[tuple[str, str]], show: Callable[[Sequence[Row], str], None]
+) -> None:
     if format_ == "junit":
         sys.stdout.write(junit(rows, failed=failed))
     else:
-        print_rows(rows, format_)
+        show(rows, format_)
 
 
 def print_verdicts(
-    rows: Sequence[Row], verdicts: Sequence[Verdict], format_: str, *, failed: Sequence[tuple[str, str]] = ()
+    rows: Sequence[Row],
+    verdicts: Sequence[Verdict],
+    format_: str,
+    *,
+    failed: Sequence[tuple[str, str]] = (),
+    show: Callable[[Sequence[Row], str], None] = print_rows,
 ) -> None:
     """Rows and verdicts on stdout; as CSV the rows alone, the verdicts stand in `gates.csv`."""
     if format_ == "json":
@@ -91,7 +100,7 @@ def print_verdicts(
     elif format_ == "md":
         _print_summary(rows, verdicts, failed)
     else:
-        print_rows(rows, format_)
+        show(rows, format_)
         if format_ == "table":
             print_gates(verdicts)
 

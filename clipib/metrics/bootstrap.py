@@ -170,6 +170,12 @@ def _grouped(design: Design) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return order, first, counts
 
 
+def mirrored(d: Draws) -> Draws:
+    """Draws and their mirror image about the statistic, for what is symmetric but for the noise of its samples."""
+    both = np.sort(np.concatenate([d.draws, 2 * d.value - d.draws]))
+    return d._replace(draws=both, acceleration=0.0, bias=0.0)
+
+
 def interval_of(d: Draws, alpha: float) -> Interval:
     """The BCa interval of a statistic at level 1 - alpha.
 

@@ -195,9 +195,10 @@ def outcomes(row: Row, frame: pd.DataFrame) -> Outcomes | None:
 
 
 def comparable(row: Row) -> bool:
-    """Whether a row tells how good the checkpoint is: a ceiling is a property of the data."""
+    """Whether a row tells how good the checkpoint is: not a ceiling, nor bounds, which go with what they bound."""
+    params = dict(part.split("=", 1) for part in row.params.split(";") if part)
     metric = metric_of(row.metric)
-    return metric is not None and bool(metric.better) and "scores=true_pmi" not in row.params.split(";")
+    return metric is not None and bool(metric.better) and params.get("scores") != "true_pmi" and "ties" not in params
 
 
 def _values(metric: str, frame: pd.DataFrame) -> np.ndarray | None:

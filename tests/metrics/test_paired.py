@@ -115,6 +115,13 @@ def test_numbers_agree_with_the_t_test_where_they_are_normal():
     assert (d.low, d.high) == pytest.approx(tuple(expected.confidence_interval()), abs=0.02)
 
 
+def test_interval_of_numbers_is_symmetric_about_the_difference():
+    x = RNG.exponential(size=70)
+    d = paired_means(np.zeros(70), x)
+    assert d.high - d.value == pytest.approx(d.value - d.low)
+    assert d.high - d.low == pytest.approx(2 * 1.994 * x.std(ddof=1) / math.sqrt(70), rel=0.05)
+
+
 def test_statistic_of_a_mean_is_the_paired_mean():
     a, b = RNG.normal(size=50), RNG.normal(size=50)
     found = paired_statistic(lambda rows: float((b - a)[rows].mean()), 50)
@@ -136,3 +143,15 @@ def test_hits_of_very_few_clusters_have_a_wide_interval():
         assert found.value == -1 and -1 <= found.low <= found.high <= 1
     few = paired_means([1, 1, 0, 1], [0, 1, 0, 1], clusters=np.array([0, 0, 1, 1]))
     assert few.low < -0.9 and few.high > 0.5 and few.p > 0.1
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(100, 0.1), (100, 0.4), (1000, 0.01), (1000, 0.05), (1000, 0.2)])
+def test_exact_size_of_mcnemar_is_3_to_6_percent_from_ten_expected_flips(n, discordant):
+    """All tables: how many pairs flip is binomial, and which way each flips a coin."""
+    size = 0.0
+    for flips in range(n + 1):
+        if (chance := binom.pmf(flips, n, discordant)) > 1e-9:
+            k = np.arange(flips + 1)
+            alarms = [mcnemar_mid_p(int(a), int(flips - a)) < 0.05 for a in k]
+            size += chance * float(binom.pmf(k, flips, 0.5) @ np.array(alarms))
+    assert 0.03 <= size <= 0.06
