@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clipib.cli.junit import junit
+from clipib.cli.probe import by_shots, probe_of
 from clipib.errors import UserError
 from clipib.progress import Progress, counted
 from clipib.tasks.results import Row, to_csv
@@ -165,13 +166,16 @@ def _by_data_set(rows: Sequence[Row]) -> Iterator[tuple[str, list[dict[str, Any]
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         pretrained = "" if row.command == "finetune" else row.pretrained
-        groups.setdefault((row.model, pretrained, row.dataset, row.split), []).append(row)
-    for (model, pretrained, dataset, split), group in groups.items():
+        groups.setdefault((row.model, pretrained, row.dataset, row.split, probe_of(row)), []).append(row)
+    for (model, pretrained, dataset, split, probe), group in groups.items():
         title = (
             f"{dataset}{f' ({split})' * (not dataset.endswith(split))}, {model}{f' ({pretrained})' * bool(pretrained)}"
         )
         if group[0].limit:
             title += f", PARTIAL: a sample of {group[0].limit:,}"
+        if probe and (shots := by_shots(group)):
+            yield f"{title}: {probe} probe, tested on {group[0].n:,} images", shots
+            continue
         staged = any("stage=" in r.params for r in group)
         yield title, _by_stage(group) if staged else _by_metric(group)
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from clipib.cli.options import split_commas
-from clipib.cli.output import print_records, print_rows
 from clipib.errors import UserError
 from clipib.tasks.results import Row
 
 PANEL = "Probe"
+CHOSEN = {"linear": "C", "knn": "k"}
 OWN = ("shots", "seeds", "train_data")
 WITHOUT = {"classnames": None, "templates": None, "language": "en", "prompt_pooling": None, "temperature": "own"}
 WITHOUT |= {"fit_data": None, "protocol": "strict", "keep_going": False}
@@ -38,7 +38,7 @@ TrainData = Annotated[
 ]
 
 
-def probe_options(options: dict[str, Any]) -> dict[str, Any]:
+def probe_options(options: dict[str, Any], *, per_class: bool) -> dict[str, Any]:
     """The options of the task: those of a probe only with `--probe`, those of prompts only without.
 
     Raises:
@@ -52,6 +52,8 @@ def probe_options(options: dict[str, Any]) -> dict[str, Any]:
             flag = next(iter(given)).replace("_", "-")
             raise UserError(f"--{flag} belongs to --probe.", hint="Add --probe linear or --probe knn.")
         return options
+    if per_class:
+        raise UserError("--per-class tells of one classifier, and --probe fits many.", hint="Leave one of them out.")
     for key, plain in WITHOUT.items():
         if (value := options.pop(key)) and value != plain:
             raise UserError(f"--{key.replace('_', '-')} does not go with --probe, which uses no prompts.")
@@ -62,38 +64,32 @@ def probe_options(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, **given}
 
 
-def print_probe(rows: Sequence[Row], format_: str) -> None:
-    """For people a line per number of shots, the few-shot ones with the means over their draws; else every row."""
-    if format_ not in ("table", "md"):
-        print_rows(rows, format_)
-        return
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.model, row.pretrained, row.dataset), []).append(row)
-    for (model, pretrained, dataset), group in groups.items():
-        probe = _params(group[0])["probe"]
-        title = f"{dataset}, {model} ({pretrained}): {probe} probe, tested on {group[0].n:,} images"
-        title += f", PARTIAL: a sample of {group[0].limit:,}" if group[0].limit else ""
-        print_records(_by_shots(group), format_, title=title)
+def probe_of(row: Row) -> str:
+    """The kind of probe that a row tells of, "" for any other row."""
+    return _params(row).get("probe", "")
 
 
-def _by_shots(group: Sequence[Row]) -> list[dict[str, Any]]:
+def by_shots(group: Sequence[Row]) -> list[dict[str, Any]]:
     """acc1 and mean_per_class_recall of each number of shots, what the interval is over, what validation chose."""
     shots = dict.fromkeys(k for row in group if (k := _params(row).get("shots")))
     records = []
     for k in sorted(shots, key=lambda k: (k == "all", int(k) if k != "all" else 0)):
         own = [row for row in group if _params(row).get("shots") == k]
         shown = {row.metric: row for row in own if "probe_seed" not in _params(row)}
-        chosen = [row for row in own if row.metric in ("probe_c", "probe_k")]
-        acc1, seeds = shown["acc1"], _params(shown["acc1"]).get("seeds")
-        record = {"shots": k, "acc1": f"{acc1.value:.4f}"}
-        record["95 % interval"] = f"{acc1.ci_low:.4f} to {acc1.ci_high:.4f}" if acc1.ci_low is not None else ""
-        record["over"] = f"{seeds} draw{'s' * (seeds != '1')}" if seeds else "test images"
-        record["per class"] = f"{shown['mean_per_class_recall'].value:.4f}"
-        record["C" if chosen[0].metric == "probe_c" else "k"] = ", ".join(f"{row.value:g}" for row in chosen)
-        records.append(record)
+        acc1, recall = shown["acc1"], shown["mean_per_class_recall"]
+        seeds = _params(acc1).get("seeds")
+        records.append(
+            {
+                "shots": k,
+                "acc1": f"{acc1.value:.4f}",
+                "95 % interval": f"{acc1.ci_low:.4f} to {acc1.ci_high:.4f}" if acc1.ci_low is not None else "",
+                "over": f"{seeds} draw{'s' * (seeds != '1')}" if seeds else "test images",
+                "per class": f"{recall.value:.4f}",
+                CHOSEN[probe_of(acc1)]: ", ".join(f"{row.value:g}" for row in own if row.metric.startswith("probe_")),
+            }
+        )
     return records
 
 
 def _params(row: Row) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in row.params.split(";") if part)
+    return dict(part.split("=", 1) for part in row.params.split(";") if "=" in part)

@@ -131,7 +131,7 @@ def zeroshot(
         out=out,
     )
     options = o.task_options(ctx, beside=("per_class",)) | {"batch_size": o.batch_size_of(batch_size)}
-    options = p.probe_options(options)
+    options = p.probe_options(options, per_class=per_class)
     if probe:
         from clipib.tasks.feature_probe import feature_probe as run
     else:

@@ -8,6 +8,8 @@ from typing import Any
 
 from clipib.errors import UserError
 
+OTHER_TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
+
 
 def rows_as_columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Rows with their own names as lists by column; None where a row lacks one."""
@@ -33,8 +35,10 @@ def read_json_table(file: Path) -> dict[str, list[Any]]:
 
 
 def json_files(folder: Path) -> list[Path]:
-    """The tables of a folder that stands for all of them."""
-    return sorted(folder.glob("*.json")) if folder.is_dir() else []
+    """The tables of a folder that stands for all of them; none where other tables lie there as well."""
+    if not folder.is_dir() or any(p.suffix in OTHER_TABLES for p in folder.iterdir()):
+        return []
+    return sorted(folder.glob("*.json"))
 
 
 def read_json_folder(folder: Path) -> dict[str, list[Any]]:

@@ -13,7 +13,7 @@ from clipib.errors import UserError
 from clipib.metrics.catalog import metric_of
 from clipib.registry import unknown_name
 from clipib.tasks.paired import MARKS
-from clipib.tasks.results import RUN_PARAMS, Row
+from clipib.tasks.results import PROBE_PARAMS, RUN_PARAMS, Row
 from clipib.tasks.runs import CheckpointName, Run, checkpoints_of, read_run, rows_of_checkpoint
 
 REFERENCES_FILE = Path(__file__).with_name("reference_rows.csv")
@@ -94,7 +94,7 @@ def gateable(rows: Iterable[Row]) -> list[Row]:
 
 def own_params(row: Row) -> list[str]:
     """Those of a row's params that tell it from others of its metric, checkpoint and data set."""
-    beside = (*RUN_PARAMS, *MARKS, "stage", "of", "over")
+    beside = {*RUN_PARAMS, *MARKS, "stage", "of", "over"} - set(PROBE_PARAMS)
     return [p for p in row.params.split(";") if p and p.partition("=")[0] not in beside]
 
 

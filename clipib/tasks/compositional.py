@@ -10,6 +10,7 @@ from clipib.data.contrasts import Contrasts
 from clipib.data.dataset import Dataset
 from clipib.embeddings.encode import embed_texts
 from clipib.embeddings.store import Store
+from clipib.metrics.bootstrap import bootstrap_mean
 from clipib.metrics.contrasts import Answers, answer
 from clipib.metrics.statistics import wilson_interval
 from clipib.progress import SILENT, Progress
@@ -65,7 +66,7 @@ def contrast_rows(
 ) -> list[Row]:
     """The metrics over all questions and, where there are kinds, over those of each (`kind=swap_att`).
 
-    The intervals are Wilson's, of questions as if they were independent; several may share an image.
+    The intervals are Wilson's; where several questions are asked of an image they count together.
     """
     metrics = contrast_metrics(dataset)
     kinds = np.array(read.contrasts.kinds, dtype=object)
@@ -74,8 +75,10 @@ def contrast_rows(
     rows = []
     for kind, chosen in parts.items():
         for metric in metrics:
-            value, n = float(getattr(answers, metric.removesuffix("_acc"))[chosen].mean()), int(chosen.sum())
-            low, high = wilson_interval(value, n)
+            hits = getattr(answers, metric.removesuffix("_acc"))[chosen]
+            value, n, images = float(hits.mean()), len(hits), read.contrasts.images[chosen, 0]
+            independent = len(np.unique(images)) == n
+            low, high = wilson_interval(value, n) if independent else bootstrap_mean(hits, clusters=images)
             rows.append(
                 run.row(
                     dataset,

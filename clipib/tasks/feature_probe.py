@@ -12,6 +12,7 @@ from clipib.data.fetch import data_home
 from clipib.embeddings.encode import ImageFeatures, embed_images
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
+from clipib.metrics.bootstrap import bootstrap_mean
 from clipib.metrics.classification import Predictions, mean_per_class_recall, predict
 from clipib.metrics.few_shot import assign_folds, draw_shots, t_interval
 from clipib.metrics.statistics import wilson_interval
@@ -236,12 +237,14 @@ def _fit_rows(
     predictions, targets = learnt.predictions, features.test.dataset.labels
     n, hits = len(targets), float((predictions.target_rank == 0).mean())
     low, high = wilson_interval(hits, n)
-    main, recall = run.own_params["shots"] == "all", mean_per_class_recall(predictions.predicted, targets)
+    main = run.own_params["shots"] == "all"
+    recall = mean_per_class_recall(predictions.predicted, targets)
+    least, most = bootstrap_mean(predictions.predicted == targets, strata=targets)
     common = {"n": n, "n_bad": len(features.test.bad), "params": join_params(overlap)}
     tied = {**common, "n_ties": int(predictions.tied.sum())}
     return [
         run.row(test, metric="acc1", value=hits, ci_low=low, ci_high=high, is_main=main, **tied),
-        run.row(test, metric="mean_per_class_recall", value=recall, **tied),
+        run.row(test, metric="mean_per_class_recall", value=recall, ci_low=least, ci_high=most, **tied),
         run.row(test, metric=CHOSEN[probe], value=learnt.chosen, **{**common, "n": learnt.n_train}),
     ]
 

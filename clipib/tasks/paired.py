@@ -26,6 +26,7 @@ CONDITIONS = {
     "prompts_sha256": "class names or templates",
     "params": "settings",
 }
+CONTRAST_METRICS = ("text_acc", "image_acc", "group_acc")
 MARKS = ("overlap", "group")  # params that tell of a result, not of what was asked
 TOLERANCE = 1e-6  # between a row's value and the mean of its samples; rows are written in full
 
@@ -186,16 +187,18 @@ def outcomes(row: Row, frame: pd.DataFrame) -> Outcomes | None:
     lines, values = lines[known], values[known]
     part = frame.iloc[lines]
     strata = part["target"].to_numpy(dtype=np.int64) if row.metric == "mean_per_class_recall" else None
-    clusters = part["sample_id"].to_numpy(dtype=object) if way == "image" else None
+    of_captions = way == "image" or row.metric in CONTRAST_METRICS
+    clusters = part["sample_id"].to_numpy(dtype=object) if of_captions else None
     if clusters is not None and len(set(clusters)) == len(clusters):
         clusters = None
-    return Outcomes(_ids(part, captions=way == "image"), values, strata, clusters, lines)
+    return Outcomes(_ids(part, captions=of_captions), values, strata, clusters, lines)
 
 
 def comparable(row: Row) -> bool:
-    """Whether a row tells of the checkpoint: a ceiling is a property of the data; bounds go with what they bound."""
+    """Whether a row tells how good the checkpoint is: not a ceiling, nor bounds, which go with what they bound."""
     params = dict(part.split("=", 1) for part in row.params.split(";") if part)
-    return metric_of(row.metric) is not None and params.get("scores") != "true_pmi" and "ties" not in params
+    metric = metric_of(row.metric)
+    return metric is not None and bool(metric.better) and params.get("scores") != "true_pmi" and "ties" not in params
 
 
 def _values(metric: str, frame: pd.DataFrame) -> np.ndarray | None:

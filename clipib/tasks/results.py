@@ -91,7 +91,8 @@ def row_key(row: Row) -> tuple:
     return tuple(getattr(row, c) for c in COLUMNS if c not in NOT_IN_KEY)
 
 
-RUN_PARAMS = ("preprocess", "prompt_pooling", "probe", "probe_seed", "seeds", "shots", "train")
+PROBE_PARAMS = ("probe", "probe_seed", "seeds", "shots")  # of which one run may hold several
+RUN_PARAMS = ("preprocess", "prompt_pooling", "train", *PROBE_PARAMS)
 
 
 def join_params(params: dict[str, object]) -> str:

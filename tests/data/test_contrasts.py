@@ -87,6 +87,9 @@ def test_sugarcrepes_files_and_a_folder_of_them(tmp_path, place):
         1,
     ]
     assert both.images.open(1).size == (8, 8)
+    (tmp_path / "data" / "x.csv").write_text("image\n")
+    with pytest.raises(UserError, match="is a folder, not a table"):
+        load_table(tmp_path / "data", split="test")
 
 
 @pytest.mark.parametrize(

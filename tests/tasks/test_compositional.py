@@ -8,6 +8,7 @@ from clip_benchmark.metrics import image_caption_selection as theirs
 
 from clipib import retrieve
 from clipib.data.load import load_dataset
+from clipib.metrics.bootstrap import bootstrap_mean
 from clipib.models.load import load_model
 from clipib.tasks.results import read_rows
 
@@ -71,6 +72,9 @@ def test_captions_against_wrong_ones_equal_clip_benchmark(checkpoint, model, sha
     pixels = [model.preprocess_eval(dataset.images.open(i)) for (i,) in dataset.contrasts.images]
     found = benchmark(model, pixels, [list(pair) for pair in dataset.contrasts.captions])
     assert row.value == pytest.approx(found["text_acc"], abs=1e-6)
+    samples = pd.read_parquet(next((tmp_path / "r" / "samples").glob("*.parquet")))
+    together = bootstrap_mean(samples.text_acc.to_numpy(dtype=bool), clusters=samples.sample_id.to_numpy(dtype=str))
+    assert (row.ci_low, row.ci_high) == pytest.approx(together)
     assert len(by_kind) == 7 and sum(r.n for r in by_kind) == row.n == 154
     assert sum(r.value * r.n for r in by_kind) == pytest.approx(row.value * 154)
 
@@ -108,7 +112,7 @@ def test_the_second_run_keeps_its_rows_and_ties_are_counted(checkpoint, foreign,
     frame.to_csv(foreign, index=False)
     first = retrieve(str(checkpoint), f"csv:{foreign}", out=tmp_path / "r")
     samples = pd.read_parquet(next((tmp_path / "r" / "samples").glob("*.parquet")))
-    assert first.rows[0].n_ties == samples.tied.sum() > 0 and samples.text_correct[samples.tied].all()
+    assert first.rows[0].n_ties == samples.tied.sum() > 0 and samples.text_acc[samples.tied].all()
     again = retrieve(str(checkpoint), f"csv:{foreign}", out=tmp_path / "r")
     assert again.rows == first.rows == read_rows(tmp_path / "r" / "results.csv") and again.images_encoded == 0
 

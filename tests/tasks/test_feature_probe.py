@@ -124,20 +124,17 @@ def test_the_train_part_stands_beside_the_test_part(checkpoint, photo_folder, tm
 
 
 def test_classes_go_by_their_names(checkpoint, photo_folder, tmp_path):
-    lines = [
-        f"{'test' if i < 4 else 'train'}/{c}/{i % 4}.png,{n}"
-        for c, n in (("blue_dot", "b"), ("red square", "a"))
-        for i in range(8)
-    ]
-    for part in ("train", "test"):
-        wanted = [line for line in lines if line.startswith(part)]
-        (photo_folder / f"{part}.csv").write_text("\n".join(["path,label", *wanted]))
+    """The test part names its classes in another order than the table that is learnt from."""
+    (photo_folder / "test" / "classnames.txt").write_text("zebra\napple\n")  # of blue_dot and red square
+    names = {"blue_dot": "zebra", "red square": "apple"}
+    lines = [f"train/{folder}/{i}.png,{name}" for folder, name in names.items() for i in range(6)]
+    (photo_folder / "train.csv").write_text("\n".join(["path,label", *lines]))
     data = {"train_data": f"csv:{photo_folder}/train.csv", "shots": ("all",), "probe": "knn"}
-    rows = feature_probe(str(checkpoint), f"csv:{photo_folder}/test.csv", out=tmp_path / "p", **data).rows
+    rows = feature_probe(str(checkpoint), f"folder:{photo_folder}/test", out=tmp_path / "p", **data).rows
     assert rows[0].value == 1.0
-    (photo_folder / "train.csv").write_text("path,label\ntrain/blue_dot/0.png,b\ntrain/blue_dot/1.png,c\n")
-    with pytest.raises(UserError, match="only train has 'c', only test has 'a'"):
-        feature_probe(str(checkpoint), f"csv:{photo_folder}/test.csv", out=tmp_path / "p", **data)
+    (photo_folder / "train.csv").write_text("path,label\ntrain/blue_dot/0.png,zebra\ntrain/blue_dot/1.png,c\n")
+    with pytest.raises(UserError, match="only train has 'c', only test has 'apple'"):
+        feature_probe(str(checkpoint), f"folder:{photo_folder}/test", out=tmp_path / "p", **data)
 
 
 @pytest.mark.parametrize(
@@ -179,5 +176,9 @@ def test_the_command_shows_means_and_keeps_every_draw(clipib, checkpoint):
     assert repeated.exit_code == 0, repeated.stderr
     assert read_rows("again/results.csv") == read_rows("runs/zeroshot/results.csv")
     assert "dry run" in clipib(*common, "--dry-run").stderr
-    for flags in (["--shots", "1"], ["--probe", "knn", "--templates", "t.txt"]):
+    gated = clipib(*common, "--shots", "1,all", "--fail-under", "digitworld/color.acc1=0.1")  # that of all images
+    assert gated.exit_code == 0, gated.stderr
+    wanted = ["--fail-under", "digitworld/color.acc1(shots=1;seeds=3)=0.999"]
+    assert clipib(*common, *wanted).exit_code == 1
+    for flags in (["--shots", "1"], ["--probe", "knn", "--templates", "t.txt"], ["--probe", "knn", "--per-class"]):
         assert clipib("zeroshot", "-m", checkpoint, "-d", SPEC, *flags).exit_code == 2
