@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,38 +50,34 @@ def print_judged(
     *,
     failed: Sequence[tuple[str, str]] = (),
     seed: int = 0,
-    show: Callable[[Sequence[Row], str], None] = print_rows,
     progress: Progress = SILENT,
 ) -> int:
     """Print the rows of a run, its verdicts after them, keep these in `OUT/gates.csv`, and give back the exit code.
 
     Args:
         failed: what could not be computed, and why.
-        show: prints the rows alone.
     """
     (out / GATES_FILE).unlink(missing_ok=True)  # it would be taken for that of this call
     if gates is None:
-        _print_plain(rows, format_, failed, show)
+        _print_plain(rows, format_, failed)
         return 3 if failed else 0
     from clipib.tasks.verdicts import exit_code, judge, save_verdicts
 
     try:
         verdicts = judge(gates, rows, out, seed=seed, partial=bool(failed), progress=progress)
     except UserError as error:
-        _print_plain(rows, format_, [*failed, ("gates", error.message)], show)
+        _print_plain(rows, format_, [*failed, ("gates", error.message)])
         raise
     save_verdicts(verdicts, out)
-    print_verdicts(rows, verdicts, format_, failed=failed, show=show)
+    print_verdicts(rows, verdicts, format_, failed=failed)
     return exit_code(verdicts, bool(failed))
 
 
-def _print_plain(
-    rows: Sequence[Row], format_: str, failed: Sequence[tuple[str, str]], show: Callable[[Sequence[Row], str], None]
-) -> None:
+def _print_plain(rows: Sequence[Row], format_: str, failed: Sequence[tuple[str, str]]) -> None:
     if format_ == "junit":
         sys.stdout.write(junit(rows, failed=failed))
     else:
-        show(rows, format_)
+        print_rows(rows, format_)
 
 
 def print_verdicts(
@@ -90,7 +86,6 @@ def print_verdicts(
     format_: str,
     *,
     failed: Sequence[tuple[str, str]] = (),
-    show: Callable[[Sequence[Row], str], None] = print_rows,
 ) -> None:
     """Rows and verdicts on stdout; as CSV the rows alone, the verdicts stand in `gates.csv`."""
     if format_ == "json":
@@ -100,7 +95,7 @@ def print_verdicts(
     elif format_ == "md":
         _print_summary(rows, verdicts, failed)
     else:
-        show(rows, format_)
+        print_rows(rows, format_)
         if format_ == "table":
             print_gates(verdicts)
 

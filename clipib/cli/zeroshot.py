@@ -11,7 +11,7 @@ from clipib.cli import options as o
 from clipib.cli import probe as p
 from clipib.cli.exits import IN_PART
 from clipib.cli.gated import planned_gates, print_judged
-from clipib.cli.output import make_progress, print_rows, say_failures
+from clipib.cli.output import make_progress, say_failures
 from clipib.cli.per_class import show_per_class
 
 EXAMPLES = """Examples:
@@ -143,8 +143,7 @@ def zeroshot(
     if dry_run:
         progress.say("dry run: nothing was encoded or written")
     else:
-        show = p.print_probe if probe else print_rows
-        code = print_judged(gates, outcome.rows, out, format_, failed=failed, seed=seed, show=show, progress=progress)
+        code = print_judged(gates, outcome.rows, out, format_, failed=failed, seed=seed, progress=progress)
         if per_class:
             show_per_class(outcome.rows, out, format_, progress)
         progress.say(f"results in {out / 'results.csv'}")

@@ -76,8 +76,12 @@ class RunContext:
     def row(self, dataset: Dataset, *, prompts_sha256: str = "", n_bad: int = 0, **values: Any) -> Row:
         """A row of this run; `values` are metric, value, params and the like.
 
-        A preprocessing that is not the default is added to the params.
+        A preprocessing that is not the default is added to the params. An interval without ends, as that of one sample,
+        is left out.
         """
+        ends = [values[c] for c in ("ci_low", "ci_high") if values.get(c) is not None]
+        if not np.isfinite(ends).all():
+            values = {**values, "ci_low": None, "ci_high": None}
         own = {
             "dataset": dataset.name,
             "split": dataset.split,

@@ -102,3 +102,9 @@ def test_names_patterns_and_lists(tmp_path):
         named_checkpoints(f"{tmp_path}/missing.txt", None)
     with pytest.raises(UserError, match="empty"):
         named_checkpoints(" , ", None)
+
+
+def test_one_image_has_no_interval_without_ends(checkpoint, tmp_path):
+    rows = zeroshot(str(checkpoint), "digitworld/digit:n=1", out=tmp_path / "z").rows
+    (nll,) = [r for r in rows if r.metric == "nll"]
+    assert nll.n == 1 and nll.ci_low is None and nll.ci_high is None
