@@ -129,6 +129,20 @@ class Planned(NamedTuple):
     specs: list[Spec]
     failures: list[Failure]
 
+    def change_datasets(self, change: Callable[[Dataset], Dataset], *, keep_going: bool) -> Planned:
+        """The plan with its data sets changed.
+
+        Raises:
+            UserError: for the first that cannot be; under `keep_going` it is one more failure, unless none is left.
+        """
+        if not keep_going:
+            return self._replace(datasets=[change(d) for d in self.datasets])
+        failures = list(self.failures)
+        changed = [_done(partial(change, d), failures, dataset=d.name) for d in self.datasets]
+        if self.datasets and all(d is None for d in changed):
+            raise nothing_done(failures)
+        return self._replace(datasets=[d for d in changed if d is not None], failures=failures)
+
     @property
     def checkpoint(self) -> Checkpoint:
         """The only one.

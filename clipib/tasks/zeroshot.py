@@ -133,7 +133,7 @@ def zeroshot(
         keep_going=keep_going,
         **reading,
     )
-    planned = planned._replace(datasets=[_worded(d, wording, rules) for d in planned.datasets])
+    planned = planned.change_datasets(lambda d: _worded(d, wording, rules), keep_going=keep_going)
     temperatures = plan_temperatures(temperature, fit_data, planned.datasets, store=store, **reading)
     if dry_run:
         return Outcome([], out, failures=tuple(planned.failures))

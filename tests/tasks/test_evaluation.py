@@ -108,3 +108,15 @@ def test_one_image_has_no_interval_without_ends(checkpoint, tmp_path):
     rows = zeroshot(str(checkpoint), "digitworld/digit:n=1", out=tmp_path / "z").rows
     (nll,) = [r for r in rows if r.metric == "nll"]
     assert nll.n == 1 and nll.ci_low is None and nll.ci_high is None
+
+
+def test_keep_going_passes_over_a_set_that_cannot_be_classified(checkpoint, photo_folder, tmp_path):
+    shutil.rmtree(photo_folder / "test" / "blue_dot")
+    data = [f"folder:{photo_folder}", "digitworld/digit:n=10"]
+    with pytest.raises(UserError, match="classification needs two"):
+        zeroshot(str(checkpoint), data, out=tmp_path / "z")
+    outcome = zeroshot(str(checkpoint), data, out=tmp_path / "z", keep_going=True)
+    assert {r.dataset for r in outcome.rows} == {"digitworld/digit"}
+    assert [f.dataset for f in outcome.failures] == ["photos/test"]
+    with pytest.raises(UserError, match="Nothing could be evaluated"):
+        zeroshot(str(checkpoint), data[0], out=tmp_path / "y", keep_going=True)
