@@ -181,7 +181,9 @@ class ResultsFolder:
         return self
 
     def begin(self) -> None:
-        """Say in `results.json` that work has begun; before that, a mistake leaves the folder as it was."""
+        """Say in `results.json` that work has begun, once; before that, a mistake leaves the folder as it was."""
+        if self._begun:
+            return
         if self.fresh:
             (self.out / CSV_FILE).unlink(missing_ok=True)
             shutil.rmtree(self.out / SAMPLES, ignore_errors=True)

@@ -120,3 +120,14 @@ def test_keep_going_passes_over_a_set_that_cannot_be_classified(checkpoint, phot
     assert [f.dataset for f in outcome.failures] == ["photos/test"]
     with pytest.raises(UserError, match="Nothing could be evaluated"):
         zeroshot(str(checkpoint), data[0], out=tmp_path / "y", keep_going=True)
+
+
+def test_a_second_group_of_checkpoints_leaves_what_the_first_wrote(runs, photo_folder, tmp_path, monkeypatch):
+    import pandas as pd
+
+    monkeypatch.setattr("clipib.tasks.evaluation.TOGETHER", 1)
+    for _ in range(2):
+        outcome = zeroshot(str(runs / "*"), f"folder:{photo_folder}", out=tmp_path / "z", fresh=True)
+    samples = pd.read_parquet(next((tmp_path / "z" / "samples").glob("*.parquet")))
+    assert samples.checkpoint_sha256.nunique() == 2 and len(samples) == 16
+    assert read_rows(tmp_path / "z" / "results.csv") == outcome.rows
