@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipib.data.dataset import Dataset
 from clipib.embeddings.encode import encode_together
 from clipib.embeddings.store import Store
-from clipib.errors import UserError
 from clipib.progress import Progress
 from clipib.tasks.checkpoint import Checkpoint
 from clipib.tasks.prepare import (
@@ -17,6 +17,7 @@ from clipib.tasks.prepare import (
     Outcome,
     Planned,
     RunContext,
+    attempt,
     check_overlap,
     describe_model,
     nothing_done,
@@ -108,12 +109,9 @@ def evaluate(
                         models, dataset, store=store, batch_size=batch_size, workers=workers, progress=progress
                     )
                 for c, job in jobs.items():
-                    try:
-                        done = kind.work(job)
-                    except UserError as error:
-                        if not keep_going:
-                            raise
-                        failures.append(Failure(_name(job.run.model), dataset.name, error))
+                    place = {"model": _name(job.run.model), "dataset": dataset.name}
+                    done = attempt(partial(kind.work, job), failures, keep_going, **place)
+                    if done is None:
                         progress.warn(str(failures[-1]))
                         continue
                     folder.add(done.rows, done.samples)
@@ -139,12 +137,10 @@ def _overlaps(
     for c, checkpoint in enumerate(planned.checkpoints):
         source = checkpoint.source()
         for d, dataset in enumerate(planned.datasets):
-            try:
-                found[c, d] = check_overlap(source, dataset, allow=allow, progress=progress)
-            except UserError as error:
-                if not keep_going:
-                    raise
-                failures.append(Failure(describe_model(source), dataset.name, error))
+            check = partial(check_overlap, source, dataset, allow=allow, progress=progress)
+            overlap = attempt(check, failures, keep_going, model=describe_model(source), dataset=dataset.name)
+            if overlap is not None:
+                found[c, d] = overlap
     return found
 
 
@@ -154,12 +150,8 @@ def _groups(
     """Opened checkpoints with their places: neighbours of equal preprocessing, TOGETHER at most."""
     group: list[tuple[int, Model]] = []
     for c, checkpoint in enumerate(checkpoints):
-        try:
-            model = checkpoint.open()
-        except UserError as error:
-            if not keep_going:
-                raise
-            failures.append(Failure(describe_model(checkpoint.source()), "", error))
+        model = attempt(checkpoint.open, failures, keep_going, model=describe_model(checkpoint.source()))
+        if model is None:
             continue
         if group and (len(group) == TOGETHER or group[0][1].transform_key != model.transform_key):
             yield group

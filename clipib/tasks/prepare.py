@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from clipib.tasks.suites import announce_suites, say_duration
 if TYPE_CHECKING:
     from clipib.models.model import Model
 
+T = TypeVar("T")
 RESULT_BYTES, FEATURE_BYTES = 1_000, 4_096  # what one item takes on disk, roughly
 
 
@@ -135,10 +136,8 @@ class Planned(NamedTuple):
         Raises:
             UserError: for the first that cannot be; under `keep_going` it is one more failure, unless none is left.
         """
-        if not keep_going:
-            return self._replace(datasets=[change(d) for d in self.datasets])
         failures = list(self.failures)
-        changed = [_done(partial(change, d), failures, dataset=d.name) for d in self.datasets]
+        changed = [attempt(partial(change, d), failures, keep_going, dataset=d.name) for d in self.datasets]
         if self.datasets and all(d is None for d in changed):
             raise nothing_done(failures)
         return self._replace(datasets=[d for d in changed if d is not None], failures=failures)
@@ -227,8 +226,10 @@ def plan_evaluation(
         )
 
     if keep_going:
-        checkpoints = [c for c in checkpoints if _done(c.source, failures, model=" ".join(filter(None, c.words)))]
-        found = [_done(partial(load, [spec]), failures, dataset=spec.text) for spec in runnable(specs)]
+        checkpoints = [
+            c for c in checkpoints if attempt(c.source, failures, True, model=" ".join(filter(None, c.words)))
+        ]
+        found = [attempt(partial(load, [spec]), failures, True, dataset=spec.text) for spec in runnable(specs)]
         loaded = [dataset for group in found for dataset in group or ()]
         if not checkpoints or (not loaded and not dry_run):
             raise nothing_done(failures)
@@ -258,11 +259,19 @@ def plan_evaluation(
     return Planned(checkpoints, loaded, specs, failures)
 
 
-def _done(step: Callable[[], Any], failures: list[Failure], *, model: str = "", dataset: str = "") -> Any:
-    """What the step returns; None, and one more failure, where that cannot be had."""
+def attempt(
+    step: Callable[[], T], failures: list[Failure], keep_going: bool, *, model: str = "", dataset: str = ""
+) -> T | None:
+    """What the step returns; where that cannot be had, under `keep_going` None and one more failure.
+
+    Raises:
+        UserError: that of the step, without `keep_going`.
+    """
     try:
         return step()
     except UserError as error:
+        if not keep_going:
+            raise
         failures.append(Failure(model, dataset, error))
         return None
 

@@ -26,6 +26,7 @@ from clipib.registry import check_name
 STRICT, CLIP_BENCHMARK, DATACOMP = "strict", "clip_benchmark", "datacomp"
 PROTOCOLS = (STRICT, CLIP_BENCHMARK, DATACOMP)
 AUTO = "auto"
+CLIP_BENCHMARK_BATCH = 64  # its default
 
 
 class Protocol(NamedTuple):

@@ -22,11 +22,10 @@ from clipib.tasks.compositional import answer_contrasts, contrast_metrics, contr
 from clipib.tasks.evaluation import Evaluated, Job, Kind, evaluate
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
-from clipib.tasks.protocol import AUTO, STRICT, Protocol, choose_protocol
+from clipib.tasks.protocol import AUTO, CLIP_BENCHMARK_BATCH, STRICT, Protocol, choose_protocol
 from clipib.tasks.results import Row, join_params, settings_of
 from clipib.tasks.scores import rank
 
-CLIP_BENCHMARK_BATCH = 64  # its default
 TRUTH_LIMIT = 4_000  # images up to which the recall of the true PMI is computed beside the model's
 
 
@@ -123,8 +122,9 @@ def retrieve(
             return Evaluated(rows, contrast_samples(read, found), images.n_encoded, found.n_encoded)
         texts = embed_texts(job.run.model, read.captions, store=store, progress=progress)
         ranks = rank(job.run.model, images.array, texts.array, read.image_of_caption)
-        rows = _rows(job, read, ranks, recall_k, len(images.bad))
-        return Evaluated(rows, _samples(read, ranks), images.n_encoded, texts.n_encoded)
+        precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
+        rows = _rows(job, read, ranks, precisions, recall_k, len(images.bad))
+        return Evaluated(rows, _samples(read, ranks, precisions), images.n_encoded, texts.n_encoded)
 
     kind = Kind(
         work,
@@ -204,11 +204,12 @@ def _proportion(hits: np.ndarray, clusters: np.ndarray | None) -> tuple[float, f
     return value, *(wilson_interval(value, len(hits)) if clusters is None else bootstrap_mean(hits, clusters=clusters))
 
 
-def _rows(job: Job, read: Dataset, ranks: Ranks, recall_k: tuple[int, ...], n_bad: int) -> list[Row]:
+def _rows(
+    job: Job, read: Dataset, ranks: Ranks, precisions: np.ndarray, recall_k: tuple[int, ...], n_bad: int
+) -> list[Row]:
     """All metrics both ways, for a recall that ties decide also its bounds; on digitworld recalls of the true PMI."""
     dataset, run, overlap = job.dataset, job.run, job.overlap
     of_captions = None if len(read.captions) == len(read) else read.image_of_caption
-    precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
     rows = []
     for way, found, ahead, tied, clusters in (
         ("image", ranks.text_to_image, ranks.ahead_texts, ranks.tied_texts, of_captions),
@@ -249,10 +250,9 @@ def _rows(job: Job, read: Dataset, ranks: Ranks, recall_k: tuple[int, ...], n_ba
     return rows
 
 
-def _samples(read: Dataset, ranks: Ranks) -> dict[str, Any]:
+def _samples(read: Dataset, ranks: Ranks, precisions: np.ndarray) -> dict[str, Any]:
     """One line per query: captions look for their image, images for their captions."""
     ids = np.array(read.images.ids, dtype=object)
-    precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
     return {
         "direction": ["text_to_image"] * len(read.captions) + ["image_to_text"] * len(read),
         "sample_id": [*ids[read.image_of_caption], *ids],

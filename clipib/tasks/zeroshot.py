@@ -30,14 +30,13 @@ from clipib.registry import check_name
 from clipib.tasks.classifier import PROMPT_POOLINGS, Scores, build_classifier, classify, default_pooling
 from clipib.tasks.evaluation import Evaluated, Job, Kind, evaluate
 from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
-from clipib.tasks.protocol import AUTO, CLIP_BENCHMARK, STRICT, Protocol, choose_protocol
+from clipib.tasks.protocol import AUTO, CLIP_BENCHMARK, CLIP_BENCHMARK_BATCH, STRICT, Protocol, choose_protocol
 from clipib.tasks.results import Row, join_params, settings_of
 from clipib.tasks.temperature import OWN, Temperatures, plan_temperatures
 
 if TYPE_CHECKING:
     from clipib.models.model import Model
 
-CLIP_BENCHMARK_BATCH = 64  # its default
 FEW_DRAWS = 200  # of a statistic that sorts all scores at every draw
 
 
