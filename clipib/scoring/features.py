@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,25 +56,19 @@ def in_full_precision(features: Features) -> Features:
 
 
 def sum_in_fixed_order(numbers: Tensor) -> Tensor:
-    """Sums over the last axis by adding its second half to its first until one number is left.
+    """Sums over the last axis, in an order that only its length decides.
 
-    What a library's sum adds to what depends on how many rows it is given, on threads and on the machine. Here equal
-    rows have equal sums.
+    What torch's sum adds to what depends on how many rows it is given and on threads. NumPy sums each row of
+    contiguous numbers by itself, pairwise, so that equal rows have equal sums.
 
     Args:
-        numbers: (..., D) with D at least 1.
+        numbers: (..., D) on the CPU, with D at least 1.
 
     Example:
         >>> sum_in_fixed_order(torch.arange(7.0))
         tensor(21.)
     """
-    while (width := numbers.shape[-1]) > 1:
-        half = width // 2
-        folded = numbers[..., :half] + numbers[..., half : 2 * half]
-        if width % 2:
-            folded[..., 0] += numbers[..., -1]
-        numbers = folded
-    return numbers[..., 0]
+    return torch.as_tensor(np.add.reduce(numbers.contiguous().numpy(), axis=-1))
 
 
 def effective_points(features: Features, kernel_scale: Tensor | float) -> Tensor:
