@@ -15,7 +15,7 @@ PANEL = "Probe"
 CHOSEN = {"linear": "C", "knn": "k"}
 OWN = ("shots", "seeds", "train_data")
 WITHOUT = {"classnames": None, "templates": None, "language": "en", "prompt_pooling": None, "temperature": "own"}
-WITHOUT |= {"fit_data": None, "protocol": "strict", "keep_going": False}
+WITHOUT |= {"fit_data": None, "protocol": "strict"}
 
 Probe = Annotated[
     str | None,

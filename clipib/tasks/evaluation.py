@@ -89,7 +89,7 @@ def evaluate(
     """
     failures = list(planned.failures)
     with ResultsFolder(out, command=command, settings=settings, fresh=fresh) as folder:
-        overlaps = _overlaps(planned, failures, allow=allow_overlap, keep_going=keep_going, progress=progress)
+        overlaps = find_overlaps(planned, failures, allow=allow_overlap, keep_going=keep_going, progress=progress)
         found: dict[tuple[int, int], list[Row]] = {}
         averages: dict[int, list[Row]] = {}
         encoded = [0, 0]
@@ -129,10 +129,14 @@ def evaluate(
     return Outcome([*rows, *(row for own in averages.values() for row in own)], out, *encoded, tuple(failures))
 
 
-def _overlaps(
+def find_overlaps(
     planned: Planned, failures: list[Failure], *, allow: bool, keep_going: bool, progress: Progress
 ) -> dict[tuple[int, int], dict[str, str]]:
-    """(checkpoint, data set) -> what its rows say of training images, for all that may be evaluated."""
+    """(checkpoint, data set) -> what its rows say of training images, for all that may be evaluated.
+
+    Raises:
+        UserError: for the first that may not be, without `keep_going`.
+    """
     found = {}
     for c, checkpoint in enumerate(planned.checkpoints):
         source = checkpoint.source()

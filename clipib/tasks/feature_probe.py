@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from clipib.data.dataset import Dataset
 from clipib.data.fetch import data_home
+from clipib.data.specs import parse_specs
 from clipib.embeddings.encode import ImageFeatures, embed_images
 from clipib.embeddings.store import Store
 from clipib.errors import UserError
@@ -19,10 +22,21 @@ from clipib.metrics.statistics import wilson_interval
 from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
 from clipib.registry import check_name, resolve
-from clipib.tasks.prepare import Outcome, RunContext, check_first_image, check_overlap, plan_evaluation, say_encoded
+from clipib.tasks.evaluation import find_overlaps
+from clipib.tasks.prepare import (
+    Outcome,
+    RunContext,
+    attempt,
+    check_first_image,
+    describe_model,
+    nothing_done,
+    plan_evaluation,
+    say_encoded,
+)
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
+from clipib.tasks.samples import image_samples
 from clipib.tasks.suites import average_rows
-from clipib.tasks.train_part import load_train_parts, train_specs, without_test_images
+from clipib.tasks.train_part import TrainParts, without_test_images
 
 if TYPE_CHECKING:
     from clipib.models.model import Model
@@ -56,6 +70,7 @@ def feature_probe(
     seed: int = 0,
     max_bad: int = 0,
     allow_overlap: bool = False,
+    keep_going: bool = False,
     cache_dir: str | Path | None = None,
     verify_cache: bool = False,
     fresh: bool = False,
@@ -92,6 +107,9 @@ def feature_probe(
     check_name("probe", probe, PROBES)
     shots = _checked(shots, seeds)
     options = {"name": name, "columns": columns, "dry_run": dry_run, "progress": progress}
+    parts = TrainParts(
+        parse_specs(datasets, "label"), train_data, data_root=data_home(data_root, store.cache_dir), **options
+    )
     planned = plan_evaluation(
         "zeroshot",
         model,
@@ -107,59 +125,95 @@ def feature_probe(
         limit=limit,
         seed=seed,
         verify_cache=verify_cache,
+        keep_going=keep_going,
+        alongside=parts.load,
         **options,
     )
-    tests, specs = planned.datasets, planned.specs
-    learn_from = train_specs(specs, train_data)
-    trains = load_train_parts(tests, learn_from, data_root=data_home(data_root, store.cache_dir), **options)
-    for train in trains:
-        progress.say(f"{train.name}: learning from {len(train):,} images of {len(train.classnames)} classes")
+    failures = list(planned.failures)
+    for test in planned.datasets:
+        if train := parts.of(test):
+            progress.say(f"{train.name}: learning from {len(train):,} images of {len(train.classnames)} classes")
+            if dry_run:
+                check_first_image(train)
     if dry_run:
-        for train in trains:
-            check_first_image(train)
-        return Outcome([], out)
+        return Outcome([], out, failures=tuple(failures))
+    encoding = {"store": store, "batch_size": batch_size, "workers": workers, "max_bad": max_bad, "progress": progress}
     rows: list[Row] = []
     n_encoded = 0
     with ResultsFolder(out, command="zeroshot", settings=settings, fresh=fresh) as folder:
-        trains = [without_test_images(a, b, progress) for a, b in zip(trains, tests, strict=True)]
-        jobs = [
-            (checkpoint, test, train, check_overlap(checkpoint.source(), test, allow=allow_overlap, progress=progress))
-            for checkpoint in planned.checkpoints
-            for test, train in zip(tests, trains, strict=True)
+        trains = [
+            attempt(partial(without_test_images, parts.of(d), d, progress), failures, keep_going, dataset=d.name)
+            for d in planned.datasets
         ]
-        loaded = planned.checkpoints[0].open()  # what cannot be opened leaves the folder as it was
-        folder.begin()
-        encoding = {"store": store, "batch_size": batch_size, "workers": workers, "max_bad": max_bad}
-        for checkpoint, test, train, overlap in jobs:
-            loaded = checkpoint.open()
-            plan = planned_fits(train.labels, shots, seeds, seed)
-            runs = [RunContext("zeroshot", loaded, PROTOCOL, seed, _own(probe, f.params, train)) for f in plan]
-            done = [folder.kept(r.row(test), [*METRICS, CHOSEN[probe]], max_bad=max_bad) for r in runs]
-            missing = [i for i, found in enumerate(done) if not found]
-            if missing:
-                _say_classes(test, train, shots, progress)
-                features = _features(loaded, test, train, [plan[i] for i in missing], progress=progress, **encoding)
-                n_encoded += features.test.n_encoded + features.train.n_encoded
-                with progress.track(f"fitting {test.name}", len(missing), unit="probes") as advance:
-                    for i in missing:
-                        learnt = _learn(probe, plan[i], features)
-                        done[i] = _fit_rows(runs[i], probe, test, features, learnt, overlap)
-                        folder.add(done[i], _samples(features.test.dataset, learnt.predictions))
-                        advance(1, note=f"shots {plan[i].params['shots']}")
-            else:
-                progress.say(f"{test.name}: kept from an earlier run")
-            run = RunContext("zeroshot", loaded, PROTOCOL, seed)
-            means = _mean_rows(run, _own(probe, {"seeds": seeds}, train), test, shots, plan, done)
-            folder.add(means)
-            rows += [row for found in done for row in found] + means
-        for checkpoint in planned.checkpoints:
-            run = RunContext("zeroshot", checkpoint.open(), PROTOCOL, seed, {"probe": probe})
-            own = [row for row in rows if row.checkpoint_sha256 == run.model.fingerprint]
-            if averages := average_rows(run, specs, own, progress):
-                folder.add(averages)
-                rows += averages
+        overlaps = find_overlaps(planned, failures, allow=allow_overlap, keep_going=keep_going, progress=progress)
+        for c, checkpoint in enumerate(planned.checkpoints):
+            named = describe_model(checkpoint.source())
+            model = attempt(checkpoint.open, failures, keep_going, model=named)
+            if model is None:
+                continue
+            folder.begin()  # what cannot be opened left the folder as it was
+            run, own = RunContext("zeroshot", model, PROTOCOL, seed), []
+            for d, (test, train) in enumerate(zip(planned.datasets, trains, strict=True)):
+                if train is None or (c, d) not in overlaps:
+                    continue
+                plan = planned_fits(train.labels, shots, seeds, seed)
+                work = _Work(run, test, train, probe, plan, overlaps[c, d], folder)
+                done = attempt(partial(_probe, work, encoding), failures, keep_going, model=named, dataset=test.name)
+                if done is None:
+                    progress.warn(str(failures[-1]))
+                    continue
+                n_encoded += done.n_encoded
+                means = _mean_rows(run, _own(probe, {"seeds": seeds}, train), test, shots, plan, done.rows)
+                folder.add(means)
+                own += [row for found in done.rows for row in found] + means
+            averages = average_rows(replace(run, own_params={"probe": probe}), planned.specs, own, progress)
+            folder.add(averages)
+            rows += own + averages
+            checkpoint.close()
+    if not rows:
+        raise nothing_done(failures)
     say_encoded(n_encoded, 0, progress)
-    return Outcome(rows, out, n_encoded)
+    return Outcome(rows, out, n_encoded, failures=tuple(failures))
+
+
+class _Work(NamedTuple):
+    """The fits of one checkpoint on one data set, and the folder that each is added to as it is done."""
+
+    run: RunContext
+    test: Dataset
+    train: Dataset
+    probe: str
+    plan: list[PlannedFit]
+    overlap: dict[str, str]
+    folder: ResultsFolder
+
+
+class _Probed(NamedTuple):
+    """The rows of every fit, and how many images were encoded for them."""
+
+    rows: list[list[Row]]
+    n_encoded: int
+
+
+def _probe(work: _Work, encoding: dict[str, Any]) -> _Probed:
+    """Do the fits; rows that an earlier run left are kept."""
+    run, test, train, probe, plan, overlap, folder = work
+    progress = encoding["progress"]
+    runs = [replace(run, own_params=_own(probe, f.params, train)) for f in plan]
+    done = [folder.kept(r.row(test), [*METRICS, CHOSEN[probe]], max_bad=encoding["max_bad"]) for r in runs]
+    missing = [i for i, found in enumerate(done) if not found]
+    if not missing:
+        progress.say(f"{test.name}: kept from an earlier run")
+        return _Probed(done, 0)
+    _say_classes(test, train, plan, progress)
+    features = _features(run.model, test, train, [plan[i] for i in missing], **encoding)
+    with progress.track(f"fitting {test.name}", len(missing), unit="probes") as advance:
+        for i in missing:
+            learnt = _learn(probe, plan[i], features)
+            done[i] = _fit_rows(runs[i], probe, test, features, learnt, overlap)
+            folder.add(done[i], image_samples(features.test.dataset, learnt.predictions))
+            advance(1, note=f"shots {plan[i].params['shots']}")
+    return _Probed(done, features.test.n_encoded + features.train.n_encoded)
 
 
 class PlannedFit(NamedTuple):
@@ -272,20 +326,6 @@ def _mean_rows(
     return means
 
 
-def _samples(read: Dataset, predictions: Predictions) -> dict[str, Any]:
-    """What paired tests need of every image."""
-    return {
-        "sample_id": read.images.ids,
-        "target": read.labels,
-        "predicted": predictions.predicted,
-        "target_rank": predictions.target_rank,
-        "correct": predictions.target_rank == 0,
-        "tied": predictions.tied,
-        "confidence": predictions.confidence,
-        "top5": [row.tolist() for row in predictions.top5],
-    }
-
-
 def _own(probe: str, params: dict[str, object], train: Dataset) -> dict[str, str]:
     """What the rows say of the probe, beside the metric; the training images by the hash of all that could be drawn."""
     return {"probe": probe, **{key: str(v) for key, v in params.items()}, "train": train.sha256[:8]}
@@ -302,7 +342,7 @@ def _checked(shots: tuple[str, ...], seeds: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(k if k == "all" else str(int(k)) for k in texts))
 
 
-def _say_classes(test: Dataset, train: Dataset, shots: tuple[str, ...], progress: Progress) -> None:
+def _say_classes(test: Dataset, train: Dataset, plan: list[PlannedFit], progress: Progress) -> None:
     """Warn of classes that cannot be learnt, and say which have too few images for so many shots."""
     counts = np.bincount(train.labels, minlength=len(test.classnames))
     unknown = np.setdiff1d(test.labels, train.labels)
@@ -310,7 +350,7 @@ def _say_classes(test: Dataset, train: Dataset, shots: tuple[str, ...], progress
         n = int(np.isin(test.labels, unknown).sum())
         names = ", ".join(f"'{test.classnames[k]}'" for k in unknown[:5])
         progress.warn(f"{test.name}: no train image of {names}; {n:,} test images cannot be hit")
-    most = max((int(k) for k in shots if k != "all"), default=0)
+    most = max((int(fit.params["shots"]) for fit in plan if fit.params["shots"] != "all"), default=0)
     if n_few := int((counts[counts > 0] < most).sum()):
         few = f"{n_few:,} of {len(counts):,} classes have fewer than {most} train images"
         progress.say(f"{test.name}: {few}; of these all are learnt from")

@@ -174,6 +174,7 @@ def plan_evaluation(
     verify_cache: bool = False,
     dry_run: bool = False,
     keep_going: bool = False,
+    alongside: Callable[[list[Spec], list[Dataset]], object] | None = None,
     progress: Progress,
 ) -> Planned:
     """Resolve the models, load the data, say what will be done, check the disks; a dry run also reads first images.
@@ -183,6 +184,7 @@ def plan_evaluation(
         need: "label" or "caption" where the task cannot do without, or "".
         verify_cache: hash all image files again, past what is remembered of them.
         keep_going: go on without the models and data sets that cannot be had; what failed is given back.
+        alongside: called with specifications and the data sets they name, to load what belongs to these.
 
     Raises:
         UserError: for whatever is missing or does not fit; under `keep_going` only where nothing is left.
@@ -215,7 +217,7 @@ def plan_evaluation(
     failures: list[Failure] = []
 
     def load(some: list[Spec]) -> list[Dataset]:
-        return load_datasets(
+        found = load_datasets(
             some,
             need=need,
             data_root=data_home(data_root, store.cache_dir),
@@ -224,6 +226,9 @@ def plan_evaluation(
             dry_run=dry_run,
             progress=progress,
         )
+        if alongside:
+            alongside(some, found)
+        return found
 
     if keep_going:
         checkpoints = [

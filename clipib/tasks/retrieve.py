@@ -24,6 +24,7 @@ from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
 from clipib.tasks.protocol import AUTO, CLIP_BENCHMARK_BATCH, STRICT, Protocol, choose_protocol
 from clipib.tasks.results import Row, join_params, settings_of
+from clipib.tasks.samples import retrieval_samples
 from clipib.tasks.scores import rank
 
 TRUTH_LIMIT = 4_000  # images up to which the recall of the true PMI is computed beside the model's
@@ -124,7 +125,7 @@ def retrieve(
         ranks = rank(job.run.model, images.array, texts.array, read.image_of_caption)
         precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), read.image_of_caption)
         rows = _rows(job, read, ranks, precisions, recall_k, len(images.bad))
-        return Evaluated(rows, _samples(read, ranks, precisions), images.n_encoded, texts.n_encoded)
+        return Evaluated(rows, retrieval_samples(read, ranks, precisions), images.n_encoded, texts.n_encoded)
 
     kind = Kind(
         work,
@@ -248,16 +249,3 @@ def _rows(
             for k, value in by_k.items():
                 rows.append(run.row(dataset, metric=f"{way}_recall@{k}", params=params, value=value, n=len(read)))
     return rows
-
-
-def _samples(read: Dataset, ranks: Ranks, precisions: np.ndarray) -> dict[str, Any]:
-    """One line per query: captions look for their image, images for their captions."""
-    ids = np.array(read.images.ids, dtype=object)
-    return {
-        "direction": ["text_to_image"] * len(read.captions) + ["image_to_text"] * len(read),
-        "sample_id": [*ids[read.image_of_caption], *ids],
-        "caption": [*read.captions, *[""] * len(read)],
-        "rank": [*ranks.text_to_image.tolist(), *ranks.image_to_text.tolist()],
-        "average_precision": [*[None] * len(read.captions), *precisions.tolist()],
-        "tied": [*(ranks.tied_texts > 0).tolist(), *(ranks.tied_images > 0).tolist()],
-    }

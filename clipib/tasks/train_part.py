@@ -14,33 +14,52 @@ from clipib.data.specs import Spec, parse_specs
 from clipib.errors import UserError
 from clipib.progress import Progress, counted
 
-
-def train_specs(specs: list[Spec], train_data: str) -> list[Spec]:
-    """What to learn from: `train_data`, else the same specifications without their split.
-
-    `folder:photos/test` and `wds:photos/test` stand for `photos`, where there is a `photos/train`.
-    """
-    return parse_specs(train_data, "label") if train_data else [_without_split(s) for s in runnable(specs)]
+ONE_EACH = "Name one with --train-data for each, in the same order."
 
 
-def load_train_parts(tests: list[Dataset], specs: list[Spec], *, progress: Progress, **options: Any) -> list[Dataset]:
-    """The train part of each data set, with its classes numbered as the test part numbers them.
+class TrainParts:
+    """Where each tested data set is learnt from, and what was loaded of it.
 
     Args:
+        specs: what is tested on.
+        train_data: what to learn from, one specification for each; left out, the same ones without their split.
+            `folder:photos/test` and `wds:photos/test` stand for `photos`, where there is a `photos/train`.
         options: those of `load_datasets`.
 
     Raises:
-        UserError: when there is none, or its classes are others.
+        UserError: when they are not as many.
     """
-    found = load_datasets(specs, role="train", need="label", progress=progress, **options)
-    if options.get("dry_run") and len(found) != len(tests):
-        return []  # some of them are not fetched yet
-    if len(found) != len(tests):
-        raise UserError(
-            f"{counted(len(found), 'data set')} to learn from, {len(tests)} to test on.",
-            hint="Name one with --train-data for each, in the same order.",
-        )
-    return [_with_classes_of(test, train) for test, train in zip(tests, found, strict=True)]
+
+    def __init__(self, specs: list[Spec], train_data: str, **options: Any) -> None:
+        self._tested = runnable(specs)
+        self._learnt = parse_specs(train_data, "label") if train_data else [_without_split(s) for s in self._tested]
+        if len(self._learnt) != len(self._tested):
+            named = counted(len(self._learnt), "data set")
+            raise UserError(f"{named} to learn from, {len(self._tested)} to test on.", hint=ONE_EACH)
+        self._options = options
+        self._found: dict[tuple[str, str], Dataset] = {}
+
+    def load(self, specs: list[Spec], tests: list[Dataset]) -> None:
+        """The train part of each test part, with its classes numbered as those.
+
+        Args:
+            specs: some of those that are tested on. tests: all data sets that these name.
+
+        Raises:
+            UserError: when there is none, or its classes are others.
+        """
+        learn_from = [self._learnt[self._tested.index(spec)] for spec in specs]
+        found = load_datasets(learn_from, role="train", need="label", **self._options)
+        if len(found) == len(tests):
+            for test, train in zip(tests, found, strict=True):
+                self._found[test.name, test.split] = _with_classes_of(test, train)
+        elif not self._options.get("dry_run"):  # which leaves out what is not fetched yet
+            raise UserError(f"{counted(len(found), 'data set')} to learn from, {len(tests)} to test on.", hint=ONE_EACH)
+
+    def of(self, test: Dataset) -> Dataset | None:
+        """What this one is learnt from; None in a dry run for what is not fetched yet."""
+        found = self._found.get((test.name, test.split))
+        return None if found is None else found.changed(manifest=test.manifest)
 
 
 def without_test_images(train: Dataset, test: Dataset, progress: Progress) -> Dataset:
@@ -78,7 +97,6 @@ def _with_classes_of(test: Dataset, train: Dataset) -> Dataset:
     for part in (test, train):
         if part.labels.ndim == 2:
             raise UserError(f"An image of '{part.name}' may be of several classes, which a probe does not learn.")
-    train = train.changed(manifest=test.manifest)
     if train.classnames == test.classnames:
         return train
     place = {name: k for k, name in enumerate(test.classnames)}

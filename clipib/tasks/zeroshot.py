@@ -32,6 +32,7 @@ from clipib.tasks.evaluation import Evaluated, Job, Kind, evaluate
 from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
 from clipib.tasks.protocol import AUTO, CLIP_BENCHMARK, CLIP_BENCHMARK_BATCH, STRICT, Protocol, choose_protocol
 from clipib.tasks.results import Row, join_params, settings_of
+from clipib.tasks.samples import image_samples
 from clipib.tasks.temperature import OWN, Temperatures, plan_temperatures
 
 if TYPE_CHECKING:
@@ -295,16 +296,4 @@ def _samples(read: Dataset, predictions: Predictions | Scores) -> dict[str, Any]
     if isinstance(predictions, Scores):
         own = [np.flatnonzero(row).tolist() for row in read.labels]
         return {"sample_id": read.images.ids, "targets": own, "scores": [row.tolist() for row in predictions.scores]}
-    return {
-        "sample_id": read.images.ids,
-        "target": read.labels,
-        "target_name": [read.classnames[i] for i in read.labels],
-        "predicted": predictions.predicted,
-        "predicted_name": [read.classnames[i] for i in predictions.predicted],
-        "target_rank": predictions.target_rank,
-        "correct": predictions.target_rank == 0,
-        "tied": predictions.tied,
-        "confidence": predictions.confidence,
-        "nll": predictions.nll,
-        "top5": [row.tolist() for row in predictions.top5],
-    }
+    return {**image_samples(read, predictions), "nll": predictions.nll}

@@ -164,6 +164,23 @@ def test_a_folder_without_a_train_part_is_refused(photo_folder, tmp_path):
         feature_probe("tiny", f"folder:{photo_folder}/test", pretrained="none", out=tmp_path / "p")
 
 
+def test_what_cannot_be_probed_is_told_and_left(checkpoint, photo_folder, tmp_path):
+    """A set without a train part, one of another number of classes, a checkpoint that is not there."""
+    (photo_folder / "only" / "test").mkdir(parents=True)
+    for name in ("a", "b"):
+        shutil.copytree(photo_folder / "test" / "blue_dot", photo_folder / "only" / "test" / name)
+    models, data = [str(checkpoint), str(tmp_path / "gone")], [SPEC, f"folder:{photo_folder}/only"]
+    options = {"probe": "knn", "shots": ("2",), "seeds": 1}
+    with pytest.raises(UserError):
+        feature_probe(models, data, out=tmp_path / "p", **options)
+    found = feature_probe(models, data, out=tmp_path / "p", keep_going=True, **options)
+    assert found.rows == feature_probe(str(checkpoint), SPEC, out=tmp_path / "q", **options).rows
+    assert [("gone" in f.model, "only" in f.dataset) for f in found.failures] == [(True, False), (False, True)]
+    with pytest.raises(UserError, match="Nothing could be evaluated"):
+        feature_probe(models[1:], data, out=tmp_path / "r", keep_going=True, **options)
+    assert not (tmp_path / "r" / "results.csv").exists()
+
+
 def test_the_command_shows_means_and_keeps_every_draw(clipib, checkpoint):
     common = ["zeroshot", "-m", checkpoint, "-d", SPEC, "--probe", "knn", "--shots", "1, 2"]
     table = clipib(*common)
