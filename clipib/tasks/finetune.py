@@ -26,7 +26,7 @@ from clipib.tasks.heads import HEAD_LR, check_points, head_for
 from clipib.tasks.parts import Parts, all_seen, keep_readable, prompts_of, split_parts
 from clipib.tasks.prepare import Outcome, RunContext, check_disk, check_first_image, describe_model, say_verified
 from clipib.tasks.results import ResultsFolder, Row, join_params, settings_of
-from clipib.tasks.validation import selection_value, validate
+from clipib.tasks.validation import StageSamples, selection_value, validate, with_intervals
 from clipib.training.batches import steps_per_epoch
 from clipib.training.locking import LOCKS, lock_towers
 from clipib.training.log import LOG_FILE
@@ -238,14 +238,17 @@ def finetune(
             return Outcome([r for r in folder.rows() if r.command == "finetune"], out)
         n_parameters = sum(p.numel() for p in trained.networks.parameters())
         check_disk(out, CHECKPOINT_BYTES_PER_PARAMETER * n_parameters, "the checkpoints")
+        samples = StageSamples(out)
         if fresh:
             _clear(out)
+            samples.clear()
         folder.begin()
         seen = all_seen(parts, seen_before)
         base = {"model": source.name, "pretrained": source.pretrained, "sha256": trained.fingerprint}
 
         def save(current: Model, stage: str, step: int) -> str:
             record = {**_record(composed, parts, identity), "stage": stage, "step": step, "base": base}
+            samples.keep(stage)
             return save_checkpoint(current, out / stage, record, seen=seen)
 
         done = fit(
@@ -264,7 +267,7 @@ def finetune(
             save_every=save_every,
             seed=seed,
             workers=workers,
-            evaluate=lambda current: validate(current, parts.val, batch_size, workers),
+            evaluate=lambda current: samples.see(validate(current, parts.val, batch_size, workers)),
             select=selection_value,
             save_checkpoint=save,
             identity=identity,
@@ -272,9 +275,14 @@ def finetune(
             resume=resume,
             progress=progress,
         )
-        rows = _rows(run, parts, done, composed, source.pretrained, out)
-        folder.add(rows)
+        rows = []
+        for stage in STAGES:
+            found = _rows(run, parts, done, composed, source.pretrained, out, stage)
+            behind = samples.of(stage)
+            rows += found if behind is None else with_intervals(found, behind)
+            folder.add(rows[-len(found) :], behind)
         (out / STATE_FILE).unlink(missing_ok=True)
+        samples.clear()
     if selection_value(done.metrics["best"]) < selection_value(done.metrics["start"]):
         progress.warn("no checkpoint of this run is better on the validation images than the start")
     progress.say(f"best at step {done.best_step:,}, last at step {done.step:,}; metrics in {out / LOG_FILE}")
@@ -319,28 +327,29 @@ def _record(loss: Loss, parts: Parts, identity: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _rows(run: RunContext, parts: Parts, done: Progressed, loss: Loss, pretrained: str, out: Path) -> list[Row]:
-    """One row per validation metric and stage."""
+def _rows(
+    run: RunContext, parts: Parts, done: Progressed, loss: Loss, pretrained: str, out: Path, stage: str
+) -> list[Row]:
+    """One row per validation metric of a stage."""
     rows = []
     main = "acc1" if parts.val.captions is None else "image_retrieval_recall@1"
-    for stage in STAGES:
-        for metric, value in done.metrics[stage].items():
-            rows.append(
-                run.row(
-                    parts.val,
-                    metric=metric,
-                    value=value,
-                    n=len(parts.val.captions) if metric.startswith("image_") else len(parts.val),
-                    params=join_params({"stage": stage, **parts.overlap}),
-                    is_main=metric == main,
-                    pretrained=pretrained if stage == "start" else str(out / stage),
-                    checkpoint_sha256=done.hashes[stage],
-                    loss=run.model.loss if stage == "start" else loss.name,
-                    similarity=run.model.similarity if stage == "start" else loss.similarity_name,
-                    split="val",
-                    prompts_sha256=prompts_of(parts.val),
-                )
+    for metric, value in done.metrics[stage].items():
+        rows.append(
+            run.row(
+                parts.val,
+                metric=metric,
+                value=value,
+                n=len(parts.val.captions) if metric.startswith("image_") else len(parts.val),
+                params=join_params({"stage": stage, **parts.overlap}),
+                is_main=metric == main,
+                pretrained=pretrained if stage == "start" else str(out / stage),
+                checkpoint_sha256=done.hashes[stage],
+                loss=run.model.loss if stage == "start" else loss.name,
+                similarity=run.model.similarity if stage == "start" else loss.similarity_name,
+                split="val",
+                prompts_sha256=prompts_of(parts.val),
             )
+        )
     return rows
 
 

@@ -182,10 +182,9 @@ def _check_baseline(
     """What of a baseline makes a gate impossible, whatever the run will give."""
     tests = [kind for kind, _ in drops if kind != MAX_DROP]
     option = "--significant" if SIGNIFICANT in tests else "--non-inferior"
-    if tests and (baseline.published or command == "finetune" or not baseline.run.samples.is_dir()):
-        who = f"'{baseline.name}'" if baseline.published or command != "finetune" else "finetune"
-        hint = "Use --max-drop by itself" + (", or a run folder as baseline." if command != "finetune" else ".")
-        raise UserError(f"{option} needs per-sample files, and {who} has none.", hint=hint)
+    if tests and (baseline.published or not baseline.run.samples.is_dir()):
+        hint = "Use --max-drop by itself, or a run folder as baseline."
+        raise UserError(f"{option} needs per-sample files, and '{baseline.name}' has none.", hint=hint)
     if baseline.published:
         return
     if out is not None and Path(out).resolve() == baseline.run.samples.parent.resolve():

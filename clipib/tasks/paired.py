@@ -174,7 +174,7 @@ def outcomes(row: Row, frame: pd.DataFrame) -> Outcomes | None:
         name, _, value = part.partition("=")
         if name in frame.columns:
             lines = lines[(frame[name].iloc[lines].astype("string") == value).fillna(False).to_numpy(dtype=bool)]
-        elif name not in (*RUN_PARAMS, "overlap", "temperature"):
+        elif name not in (*RUN_PARAMS, "overlap", "temperature", "stage"):
             return None  # a part of the samples, and nothing says which
     way = row.metric.partition("_retrieval_")[0] if "_retrieval_" in row.metric else ""
     if way and "direction" in frame.columns:

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from clipib import finetune
@@ -216,3 +218,39 @@ def test_a_run_killed_before_anything_was_saved_is_unfinished_all_the_same(photo
     assert "--resume" in error.value.hint and "--fresh" in error.value.hint
     finetune("tiny", data, out=out, resume=True, **QUICK)
     assert [r["step"] for r in metrics(out)] == [str(s) for s in range(7)]
+
+
+@pytest.mark.parametrize("data", ["folder:photos", "digitworld:n=60"])
+def test_every_row_has_the_interval_of_its_samples(photo_folder, tmp_path, monkeypatch, data):
+    monkeypatch.chdir(photo_folder.parent)
+    rows = finetune("tiny", data, val="digitworld:n=30" if "digit" in data else None, out=tmp_path / "f", **QUICK).rows
+    table = pd.read_parquet(next((tmp_path / "f" / "samples").glob("*.parquet")))
+    assert table.checkpoint_sha256.nunique() == len({r.checkpoint_sha256 for r in rows})
+    for row in rows:
+        own = table[table.checkpoint_sha256 == row.checkpoint_sha256]
+        if row.metric == "acc1":
+            assert own.correct.mean() == row.value
+        elif row.metric == "image_retrieval_recall@5":
+            assert (own[own.direction == "text_to_image"]["rank"] < 5).mean() == pytest.approx(row.value)
+        assert row.n == 1 or row.ci_low <= row.value <= row.ci_high
+    assert not (tmp_path / "f" / ".validation").exists()
+
+
+def test_a_run_is_gated_on_proved_drops(clipib):
+    """Chance against chance proves nothing; of a baseline that is right throughout, a run at chance loses for sure."""
+    train = ["finetune", "-m", "tiny", "--pretrained", "none", "--train", "digitworld:n=60"]
+    train += ["--val", "digitworld:n=200", "--steps", "2", "--batch-size", "8"]
+    assert clipib(*train, "--out", "a").exit_code == 0
+    gates = ["--baseline", "a", "--max-drop", "0.003", "--significant", "--lr", "1e-9", "--seed", "1"]
+    found = clipib(*train, *gates, "--out", "b")
+    assert found.exit_code == 0, found.output
+    (verdict,) = csv.DictReader(Path("b/gates.csv").read_text().splitlines())
+    assert verdict["verdict"] == "passed" and "not proved" in verdict["words"]
+    assert float(verdict["low"]) < float(verdict["high"])
+    table, best = Path("a/samples/digitworld.parquet"), pd.read_csv("a/results.csv", dtype=str, keep_default_na=False)
+    pd.read_parquet(table).assign(rank=0).to_parquet(table)
+    best.loc[best.metric == "image_retrieval_recall@1", "value"] = "1.0"
+    best.to_csv("a/results.csv", index=False)
+    assert clipib(*train, *gates, "--out", "c").exit_code == 1
+    (verdict,) = csv.DictReader(Path("c/gates.csv").read_text().splitlines())
+    assert verdict["verdict"] == "failed" and "drop proved" in verdict["words"]
