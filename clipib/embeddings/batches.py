@@ -5,6 +5,7 @@ In bfloat16 a feature depends on the batch that it is encoded in, so a stored on
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from clipib.data.dataset import Dataset
 from clipib.data.images import content_key, why
-from clipib.embeddings.encode import ImageFeatures, TextFeatures, check_finite, decoded, too_many_bad
+from clipib.embeddings.encode import ImageFeatures, TextFeatures, check_finite, decoded, named_bad
 from clipib.embeddings.rows import Rows
 from clipib.embeddings.store import Space, Store
 from clipib.errors import UserError
@@ -42,26 +43,72 @@ def embed_image_batches(
     Raises:
         UserError: for an unreadable image, which CLIP_benchmark cannot leave out either, and for sets of points.
     """
+    batches = _cut(len(dataset), batch_size)
+    with Rows(_space(model, store, "image", amp), _image_keys(dataset, batches)) as rows:
+        bad = _fill([model], [rows], dataset, batches, amp=amp, workers=workers, progress=progress)
+        if bad:
+            raise UserError(
+                f"'{dataset.name}': cannot be read: {named_bad(bad)}.",
+                hint="CLIP_benchmark leaves no image out. Mend or remove it, or leave out --protocol for --max-bad.",
+            )
+    everything = np.arange(len(dataset))
+    return ImageFeatures(rows.get(everything), everything, dataset, [], rows.n_new)
+
+
+def encode_batches_together(
+    models: Sequence[Model],
+    dataset: Dataset,
+    *,
+    amp: bool,
+    store: Store,
+    batch_size: int = 64,
+    workers: int = 2,
+    progress: Progress = SILENT,
+) -> int:
+    """Fill the store with what several checkpoints of equal preprocessing lack; each image is decoded once for all.
+
+    What cannot be decoded is left to `embed_image_batches`, which says so.
+
+    Returns:
+        How many features were new.
+    """
+    batches = _cut(len(dataset), batch_size)
+    keys = _image_keys(dataset, batches)
+    with contextlib.ExitStack() as stack:
+        of_models = [stack.enter_context(Rows(_space(m, store, "image", amp), keys)) for m in models]
+        _fill(models, of_models, dataset, batches, amp=amp, workers=workers, progress=progress)
+        return sum(rows.n_new for rows in of_models)
+
+
+def _fill(
+    models: Sequence[Model],
+    of_models: Sequence[Rows],
+    dataset: Dataset,
+    batches: list[list[int]],
+    *,
+    amp: bool,
+    workers: int,
+    progress: Progress,
+) -> dict[str, str]:
+    """Encode the batches that a checkpoint lacks, up to the first with an unreadable image; id -> reason of those."""
     import torch
     import torch.nn.functional as F
 
-    batches = [list(range(i, min(i + batch_size, len(dataset)))) for i in range(0, len(dataset), batch_size)]
-    space = _space(model, store, "image", amp)
-    with Rows(space, _keys([[dataset.keys[i] for i in batch] for batch in batches])) as rows:
-        missing = set(rows.missing())
-        todo = [batch for batch in batches if missing.intersection(batch)]
-        with progress.track(f"encoding {dataset.name}", sum(map(len, todo))) as advance:
-            for chunk in decoded(model, dataset, todo, workers):
-                bad = {dataset.images.ids[i]: why(p) for i, p in chunk if isinstance(p, Exception)}
-                if bad:
-                    raise too_many_bad(dataset, bad, 0, complete=False)
-                pixels = torch.stack([p for _, p in chunk]).to(model.device)
-                with torch.no_grad(), torch.autocast(model.device.type, enabled=amp):
-                    features = F.normalize(model.module.encode_image(pixels), dim=-1)
-                rows.add([i for i, _ in chunk], check_finite(features.float(), model))
-                advance(len(chunk))
-    everything = np.arange(len(dataset))
-    return ImageFeatures(rows.get(everything), everything, dataset, [], rows.n_new)
+    missing = [set(rows.missing()) for rows in of_models]
+    todo = [batch for batch in batches if set().union(*missing).intersection(batch)]
+    together = f" for {len(models)} checkpoints" if len(models) > 1 else ""
+    with progress.track(f"encoding {dataset.name}{together}", sum(map(len, todo))) as advance:
+        for chunk in decoded(models[0], dataset, todo, workers):
+            if bad := {dataset.images.ids[i]: why(p) for i, p in chunk if isinstance(p, Exception)}:
+                return bad
+            index, pixels = [i for i, _ in chunk], torch.stack([p for _, p in chunk])
+            for model, rows, lacks in zip(models, of_models, missing, strict=True):
+                if lacks.intersection(index):
+                    with torch.no_grad(), torch.autocast(model.device.type, enabled=amp):
+                        features = F.normalize(model.module.encode_image(pixels.to(model.device)), dim=-1)
+                    rows.add(index, check_finite(features.float(), model))
+            advance(len(chunk))
+    return {}
 
 
 def embed_text_batches(
@@ -116,6 +163,14 @@ def _space(model: Model, store: Store | None, modality: str, amp: bool) -> Space
         "transform" if modality == "image" else "tokenizer": depends_on,
     }
     return store.space(encoding, about={"model": model.name, "pretrained": model.pretrained})
+
+
+def _cut(n: int, size: int) -> list[list[int]]:
+    return [list(range(i, min(i + size, n))) for i in range(0, n, size)]
+
+
+def _image_keys(dataset: Dataset, batches: list[list[int]]) -> list[bytes]:
+    return _keys([[dataset.keys[i] for i in batch] for batch in batches])
 
 
 def _keys(batches: Sequence[Sequence[bytes]]) -> list[bytes]:

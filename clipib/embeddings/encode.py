@@ -296,16 +296,16 @@ def _too_many_bad(dataset: Dataset, bad: dict[str, str], indices: list[int], las
 
 def too_many_bad(dataset: Dataset, bad: dict[str, str], max_bad: int, *, complete: bool = True) -> UserError:
     """The error that names unreadable images, each with the reason."""
-    among = f"of {len(dataset):,} images" if complete else "images among those looked at so far"
+    among = f"{len(bad):,} of {len(dataset):,} images" if complete else f"{counted(len(bad), 'image')} seen so far"
     return UserError(
-        f"'{dataset.name}': {len(bad)} {among} cannot be read ({max_bad} allowed): {_named(bad)}.",
+        f"'{dataset.name}': {among} cannot be read ({max_bad} allowed): {named_bad(bad)}.",
         hint=f"Mend or remove them, or leave them out with --max-bad {len(bad)}.",
     )
 
 
 def warn_left_out(dataset: Dataset, bad: dict[str, str], progress: Progress) -> None:
     """Say which unreadable images are put up with."""
-    progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {_named(bad)}")
+    progress.warn(f"{dataset.name}: {counted(len(bad), 'image')} left out, unreadable: {named_bad(bad)}")
 
 
 def _warn_damaged(rows: Rows, progress: Progress) -> None:
@@ -314,7 +314,7 @@ def _warn_damaged(rows: Rows, progress: Progress) -> None:
         progress.warn(f"{found} in the store; their rows are encoded again (`clipib cache verify` looks for others)")
 
 
-def _named(bad: dict[str, str]) -> str:
+def named_bad(bad: dict[str, str]) -> str:
     """The first few unreadable images with the reason, and how many more there are."""
     shown = ", ".join(f"{name} ({reason})" for name, reason in list(bad.items())[:NAMED_BAD])
     return shown + (f" and {len(bad) - NAMED_BAD} more" if len(bad) > NAMED_BAD else "")

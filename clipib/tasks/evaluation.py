@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipib.data.dataset import Dataset
+from clipib.embeddings.batches import encode_batches_together
 from clipib.embeddings.encode import encode_together
-from clipib.embeddings.store import Store
+from clipib.errors import UserError
 from clipib.progress import Progress
 from clipib.tasks.checkpoint import Checkpoint
 from clipib.tasks.prepare import (
@@ -23,6 +25,7 @@ from clipib.tasks.prepare import (
     nothing_done,
     say_encoded,
 )
+from clipib.tasks.protocol import Protocol
 from clipib.tasks.results import ResultsFolder, Row
 from clipib.tasks.suites import average_rows
 
@@ -54,14 +57,22 @@ class Kind(NamedTuple):
 
     work: does one job. like: a row as that of a job, without its metric. asked: the metrics of a data set, each with
     the params that tell its row from others of that name, `nll;temperature=own`.
-    context: what the rows of one checkpoint share. batched: whether the store may be filled in any order.
+    context: what the rows of one checkpoint share.
+    together: fills the store for several checkpoints of equal preprocessing, and says how many features were new.
     """
 
     work: Callable[[Job], Evaluated]
     like: Callable[[RunContext, Dataset], Row]
     asked: Callable[[Dataset], list[str]]
     context: Callable[[Model], RunContext]
-    batched: bool = True
+    together: Callable[[list[Model], Dataset], int]
+
+
+def encoder_of_several(rules: Protocol, encoding: dict[str, Any]) -> Callable[[list[Model], Dataset], int]:
+    """`Kind.together` under a protocol; `encoding` holds store, batch_size, workers and progress."""
+    if rules.is_strict:
+        return partial(encode_together, **encoding)
+    return partial(encode_batches_together, amp=rules.image_amp, **encoding)
 
 
 def evaluate(
@@ -70,9 +81,6 @@ def evaluate(
     kind: Kind,
     *,
     out: Path,
-    store: Store,
-    batch_size: int | None,
-    workers: int,
     max_bad: int,
     allow_overlap: bool,
     fresh: bool,
@@ -103,11 +111,9 @@ def evaluate(
                         progress.say(f"{_place(job, len(planned.checkpoints))}: kept from an earlier run")
                         found[c, d] = kept
                         del jobs[c]
-                if len(jobs) > 1 and kind.batched:
-                    models = [job.run.model for job in jobs.values()]
-                    encoded[0] += encode_together(
-                        models, dataset, store=store, batch_size=batch_size, workers=workers, progress=progress
-                    )
+                if len(jobs) > 1:
+                    with contextlib.suppress(UserError):  # the job that it stops will say so
+                        encoded[0] += kind.together([job.run.model for job in jobs.values()], dataset)
                 for c, job in jobs.items():
                     place = {"model": _name(job.run.model), "dataset": dataset.name}
                     done = attempt(partial(kind.work, job), failures, keep_going, **place)

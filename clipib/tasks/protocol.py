@@ -41,6 +41,10 @@ class Protocol(NamedTuple):
     def is_strict(self) -> bool:
         return self.name == STRICT
 
+    def batch_size(self, asked: int | None) -> int | None:
+        """Images at once; None, which leaves it to the memory, is for strict alone: elsewhere features depend on it."""
+        return asked if self.is_strict else asked or CLIP_BENCHMARK_BATCH
+
 
 def choose_protocol(name: str, precision: str, need: str) -> Protocol:
     """The rules of a run.

@@ -19,10 +19,10 @@ from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress, counted
 from clipib.scoring.ranks import Ranks
 from clipib.tasks.compositional import answer_contrasts, contrast_metrics, contrast_rows, contrast_samples
-from clipib.tasks.evaluation import Evaluated, Job, Kind, evaluate
+from clipib.tasks.evaluation import Evaluated, Job, Kind, encoder_of_several, evaluate
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
-from clipib.tasks.protocol import AUTO, CLIP_BENCHMARK_BATCH, STRICT, Protocol, choose_protocol
+from clipib.tasks.protocol import AUTO, STRICT, Protocol, choose_protocol
 from clipib.tasks.results import Row, join_params, settings_of
 from clipib.tasks.samples import retrieval_samples
 from clipib.tasks.scores import rank
@@ -110,7 +110,8 @@ def retrieve(
             )
     if dry_run:
         return Outcome([], out, failures=tuple(planned.failures))
-    encoding = {"store": store, "batch_size": batch_size, "workers": workers, "progress": progress}
+    size = rules.batch_size(batch_size)
+    encoding = {"store": store, "batch_size": size, "workers": workers, "progress": progress}
 
     def work(job: Job) -> Evaluated:
         if not rules.is_strict:
@@ -132,14 +133,14 @@ def retrieve(
         like=lambda run, dataset: run.row(dataset),
         asked=lambda dataset: contrast_metrics(dataset) if dataset.contrasts else _asked(recall_k, rules),
         context=lambda loaded: RunContext("retrieve", loaded, protocol, seed),
-        batched=rules.is_strict,
+        together=encoder_of_several(rules, encoding),
     )
     shared = {"max_bad": max_bad, "allow_overlap": allow_overlap, "fresh": fresh, "keep_going": keep_going}
-    return evaluate("retrieve", planned, kind, out=out, settings=settings, **shared, **encoding)
+    return evaluate("retrieve", planned, kind, out=out, settings=settings, progress=progress, **shared)
 
 
 def _as_clip_benchmark(
-    job: Job, rules: Protocol, recall_k: tuple[int, ...], *, batch_size: int | None, **encoding: Any
+    job: Job, rules: Protocol, recall_k: tuple[int, ...], *, batch_size: int, **encoding: Any
 ) -> Evaluated:
     """The job by the operations of CLIP_benchmark: the texts of a batch of images are encoded at once."""
     from clipib.tasks.clip_benchmark import retrieval_hits
@@ -147,16 +148,21 @@ def _as_clip_benchmark(
     model, dataset = job.run.model, job.dataset
     if dataset.contrasts is not None:
         raise UserError(f"'{dataset.name}' holds contrasts, which are answered under --protocol strict only.")
-    size = batch_size or CLIP_BENCHMARK_BATCH
-    images = embed_image_batches(model, dataset, amp=rules.image_amp, batch_size=size, **encoding)
+    images = embed_image_batches(model, dataset, amp=rules.image_amp, batch_size=batch_size, **encoding)
     order = np.argsort(dataset.image_of_caption, kind="stable")  # image by image, as its reader gives them
     of_image = dataset.image_of_caption[order]
-    cuts = np.searchsorted(of_image, np.arange(size, len(dataset), size))
+    cuts = np.searchsorted(of_image, np.arange(batch_size, len(dataset), batch_size))
     batches = [[dataset.captions[i] for i in part] for part in np.split(order, cuts)]
     del encoding["workers"]
     texts = embed_text_batches(model, batches, amp=rules.text_amp, **encoding)
     to_image, to_text = retrieval_hits(
-        images.array, texts.array, of_image, recall_k, device=model.device.type, amp=rules.image_amp, batch_size=size
+        images.array,
+        texts.array,
+        of_image,
+        recall_k,
+        device=model.device.type,
+        amp=rules.image_amp,
+        batch_size=batch_size,
     )
     rows = []
     for way, hits, clusters in (("image", to_image, of_image), ("text", to_text, None)):

@@ -28,9 +28,9 @@ from clipib.models import DEFAULT_PREPROCESS
 from clipib.progress import SILENT, Progress
 from clipib.registry import check_name
 from clipib.tasks.classifier import PROMPT_POOLINGS, Scores, build_classifier, classify, default_pooling
-from clipib.tasks.evaluation import Evaluated, Job, Kind, evaluate
+from clipib.tasks.evaluation import Evaluated, Job, Kind, encoder_of_several, evaluate
 from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
-from clipib.tasks.protocol import AUTO, CLIP_BENCHMARK, CLIP_BENCHMARK_BATCH, STRICT, Protocol, choose_protocol
+from clipib.tasks.protocol import AUTO, CLIP_BENCHMARK, STRICT, Protocol, choose_protocol
 from clipib.tasks.results import Row, join_params, settings_of
 from clipib.tasks.samples import image_samples
 from clipib.tasks.temperature import OWN, Temperatures, plan_temperatures
@@ -137,7 +137,8 @@ def zeroshot(
     temperatures = plan_temperatures(temperature, fit_data, planned.datasets, store=store, **reading)
     if dry_run:
         return Outcome([], out, failures=tuple(planned.failures))
-    encoding = {"store": store, "batch_size": batch_size, "workers": workers, "progress": progress}
+    size = rules.batch_size(batch_size)
+    encoding = {"store": store, "batch_size": size, "workers": workers, "progress": progress}
 
     def work(job: Job) -> Evaluated:
         if not rules.is_strict:
@@ -155,23 +156,23 @@ def zeroshot(
         like=lambda run, dataset: run.row(dataset, prompts_sha256=dataset.prompts_sha256),
         asked=lambda dataset: _asked(dataset, rules, temperatures),
         context=lambda loaded: RunContext("zeroshot", loaded, protocol, seed, _pooling_params(loaded, prompt_pooling)),
-        batched=rules.is_strict,
+        together=encoder_of_several(rules, encoding),
     )
     shared = {"max_bad": max_bad, "allow_overlap": allow_overlap, "fresh": fresh, "keep_going": keep_going}
-    return evaluate("zeroshot", planned, kind, out=out, settings=settings, **shared, **encoding)
+    return evaluate("zeroshot", planned, kind, out=out, settings=settings, progress=progress, **shared)
 
 
-def _as_clip_benchmark(job: Job, rules: Protocol, *, batch_size: int | None, **encoding: Any) -> Evaluated:
+def _as_clip_benchmark(job: Job, rules: Protocol, *, batch_size: int, **encoding: Any) -> Evaluated:
     """The job by the operations of CLIP_benchmark."""
     from clipib.tasks import clip_benchmark as theirs
 
     model, dataset = job.run.model, job.dataset
-    prompts, size = dataset.prompts, batch_size or CLIP_BENCHMARK_BATCH
-    images = embed_image_batches(model, dataset, amp=rules.image_amp, batch_size=size, **encoding)
+    prompts = dataset.prompts
+    images = embed_image_batches(model, dataset, amp=rules.image_amp, batch_size=batch_size, **encoding)
     del encoding["workers"]
     texts = embed_text_batches(model, prompts, amp=rules.text_amp, **encoding)
     classifier = theirs.mean_prompts(texts.array, [len(own) for own in prompts], model.device.type, amp=rules.text_amp)
-    logits = theirs.class_logits(images.array, classifier, batch_size=size, amp=rules.image_amp)
+    logits = theirs.class_logits(images.array, classifier, batch_size=batch_size, amp=rules.image_amp)
     if dataset.labels.ndim == 2:
         predictions = Scores(logits.numpy(), theirs.average_precision_by_sort(logits, dataset.labels))
     else:

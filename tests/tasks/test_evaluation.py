@@ -25,22 +25,25 @@ def facts(rows):
     return [(r.checkpoint_sha256, r.dataset, r.metric, r.params, r.value) for r in rows]
 
 
-def test_many_at_once_give_the_rows_of_one_by_one(runs, photo_folder, tmp_path):
+@pytest.mark.parametrize("protocol", ["strict", "clip_benchmark"])
+def test_many_at_once_give_the_rows_of_one_by_one(runs, photo_folder, tmp_path, protocol):
     data = ["digitworld/digit:n=40", f"folder:{photo_folder}"]
-    both = zeroshot(str(runs / "*"), data, out=tmp_path / "z", cache_dir=tmp_path / "c")
-    alone = [zeroshot(str(runs / m), data, out=tmp_path / m, cache_dir=tmp_path / m).rows for m in "ab"]
+    options = {"protocol": protocol, "batch_size": 16}
+    both = zeroshot(str(runs / "*"), data, out=tmp_path / "z", cache_dir=tmp_path / "c", **options)
+    alone = [zeroshot(str(runs / m), data, out=tmp_path / m, cache_dir=tmp_path / m, **options).rows for m in "ab"]
     assert facts(both.rows) == facts([*alone[0], *alone[1]])
     assert both.images_encoded == 2 * 48
     assert sorted(facts(read_rows(tmp_path / "z" / "results.csv"))) == sorted(facts(both.rows))
 
 
-def test_each_image_is_decoded_once_for_all(runs, photo_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("protocol", ["strict", "clip_benchmark"])
+def test_each_image_is_decoded_once_for_all(runs, photo_folder, tmp_path, monkeypatch, protocol):
     from clipib.data.images import FileImages
 
     opened = []
     plain = FileImages.open
     monkeypatch.setattr(FileImages, "open", lambda self, i: (opened.append(i), plain(self, i))[1])
-    zeroshot(str(runs / "*"), f"folder:{photo_folder}", out=tmp_path / "z", cache_dir=tmp_path / "c")
+    zeroshot(str(runs / "*"), f"folder:{photo_folder}", out=tmp_path / "z", protocol=protocol, batch_size=3)
     assert len(opened) == 8
 
 
@@ -59,15 +62,16 @@ def test_without_keep_going_the_first_trouble_ends_the_run(runs, photo_folder, t
     assert not (tmp_path / "z").exists()
 
 
-def test_keep_going_does_the_rest_and_names_what_failed(runs, photo_folder, tmp_path):
+@pytest.mark.parametrize("protocol", ["strict", "clip_benchmark"])
+def test_keep_going_does_the_rest_and_names_what_failed(runs, photo_folder, tmp_path, protocol):
     (photo_folder / "test" / "blue_dot" / "0.png").write_bytes(b"x")
     (runs / "c").mkdir()
     data = [f"folder:{photo_folder}", "folder:nowhere", "digitworld/digit:n=20"]
-    outcome = zeroshot(str(runs / "*"), data, out=tmp_path / "z", keep_going=True)
+    outcome = zeroshot(str(runs / "*"), data, out=tmp_path / "z", protocol=protocol, keep_going=True)
     assert {r.dataset for r in outcome.rows} == {"digitworld/digit"}
     assert len({r.checkpoint_sha256 for r in outcome.rows}) == 2
     told = "\n".join(map(str, outcome.failures))
-    assert "nowhere" in told and "1 of 8 images" in told and str(runs / "c") in told
+    assert "nowhere" in told and "blue_dot/0.png" in told and str(runs / "c") in told
     assert len(outcome.failures) == 4
 
 

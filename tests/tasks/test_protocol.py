@@ -95,5 +95,6 @@ def test_what_a_protocol_does_not_know(checkpoint, tmp_path):
 
 def test_an_unreadable_image_ends_a_run_as_it_does_theirs(checkpoint, photo_folder, tmp_path):
     (photo_folder / "test" / "blue_dot" / "0.png").write_bytes(b"x")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"cannot be read: blue_dot/0.png") as error:
         zeroshot(str(checkpoint), f"folder:{photo_folder}", out=tmp_path / "z", protocol="clip_benchmark", max_bad=1)
+    assert "leave out --protocol" in error.value.hint
