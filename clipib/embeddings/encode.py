@@ -192,19 +192,22 @@ def _encode_images(
 
 
 def _encode_pixels(model: Model, pixels: Tensor) -> np.ndarray:
-    """Features of (n, 3, H, W) pixels, in halves where they do not fit into memory at once."""
+    """Features of (n, 3, H, W) pixels, in parts where memory does not hold them; the model remembers how many it held."""
     import torch
 
+    most = min(len(pixels), model.images_at_once or len(pixels))
     try:
         with torch.inference_mode():
-            features = model.encode_images(pixels)
+            parts = [model.encode_images(part) for part in pixels.split(most)]
     except torch.OutOfMemoryError:
-        if len(pixels) == 1:
+        if most == 1:
             raise
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return np.concatenate([_encode_pixels(model, half) for half in pixels.split(-(-len(pixels) // 2))])
-    return check_finite(features, model)
+        model.images_at_once = -(-most // 2)
+    else:
+        return check_finite(torch.cat(parts), model)
+    if model.device.type == "cuda":  # after the error, which holds what it was raised in
+        torch.cuda.empty_cache()
+    return _encode_pixels(model, pixels)
 
 
 def _encode_texts(model: Model, texts: tuple[str, ...] | list[str], rows: Rows, progress: Progress) -> None:

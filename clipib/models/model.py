@@ -69,6 +69,7 @@ class Model:
     preprocess_name: which of `clipib.models.preprocess.PREPROCESS` made `preprocess_eval`.
     head: what clipib adds to the towers, or None: see `clipib.models.head`.
     locked: the towers, "image" and "text", whose trunks are not trained.
+    images_at_once: how many the memory was found to hold, None until more were too many.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Model:
     preprocess_name: str = "open_clip"
     head: Head | None = None
     locked: tuple[str, ...] = ()
+    images_at_once: int | None = None
 
     @property
     def is_random(self) -> bool:

@@ -134,3 +134,25 @@ def test_features_that_are_not_finite_are_an_error(model, photo_folder):
         broken.module.visual.proj.fill_(np.nan)
     with pytest.raises(UserError, match="not finite"):
         embed_images(broken, read(photo_folder), store=None)
+
+
+def test_what_memory_does_not_hold_is_cut_and_the_size_remembered(model, photo_folder, monkeypatch):
+    whole = embed_images(model, read(photo_folder), store=None)
+    plain, sizes = type(model).encode_images, []
+
+    def small(self, pixels):
+        sizes.append(len(pixels))
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, pixels)
+
+    monkeypatch.setattr(type(model), "encode_images", small)
+    fresh = replace(model)
+    found = embed_images(fresh, read(photo_folder), store=None, batch_size=None)
+    assert sizes == [8, 4, 2, 2, 2, 2] and np.allclose(found.features, whole.features, atol=1e-6)
+    sizes.clear()
+    embed_images(fresh, read(photo_folder), store=None, batch_size=None)
+    assert sizes == [2, 2, 2, 2]
+    monkeypatch.setattr(type(model), "encode_images", lambda self, pixels: small(self, torch.cat([pixels] * 3)))
+    with pytest.raises(torch.OutOfMemoryError):
+        embed_images(replace(model), read(photo_folder), store=None, batch_size=None)
