@@ -192,7 +192,7 @@ def _encode_images(
 
 
 def _encode_pixels(model: Model, pixels: Tensor) -> np.ndarray:
-    """Features of (n, 3, H, W) pixels, in parts where memory does not hold them; the model remembers how many it held."""
+    """Features of (n, 3, H, W) pixels, in parts where memory does not hold all; the model remembers what it held."""
     import torch
 
     most = min(len(pixels), model.images_at_once or len(pixels))
