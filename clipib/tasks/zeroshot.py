@@ -297,4 +297,9 @@ def _samples(read: Dataset, predictions: Predictions | Scores) -> dict[str, Any]
     if isinstance(predictions, Scores):
         own = [np.flatnonzero(row).tolist() for row in read.labels]
         return {"sample_id": read.images.ids, "targets": own, "scores": [row.tolist() for row in predictions.scores]}
-    return {**image_samples(read, predictions), "nll": predictions.nll}
+    samples = {**image_samples(read, predictions), "nll": predictions.nll}
+    if read.world is not None:
+        from clipib.tasks.known_truth import is_grey
+
+        samples["images"] = np.where(is_grey(read), "grey", "ungreyed")
+    return samples

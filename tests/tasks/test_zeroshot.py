@@ -34,6 +34,7 @@ def test_the_numbers_equal_a_direct_computation(checkpoint, tmp_path):
     assert 0.85 < rows["acc1_bayes", ""].value < 0.95
     samples = pd.read_parquet(tmp_path / "z" / "samples" / "digitworld-color.parquet")
     assert samples["predicted"].tolist() == predicted.tolist()
+    assert samples[samples["images"] == "ungreyed"]["correct"].mean() == pytest.approx(expected)
     assert samples["correct"].mean() == rows["acc1", ""].value
 
 
