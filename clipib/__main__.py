@@ -9,6 +9,7 @@ def main() -> None:
     """Run the command line and exit with clipib's codes."""
     try:
         from clipib.cli import app
+        from clipib.cli.pipes import outlive_readers
     except KeyboardInterrupt:
         sys.exit(130)
     except BaseException:
@@ -20,6 +21,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(BROKEN)
+    outlive_readers()
     app()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import signal
 import sys
 import traceback
@@ -42,9 +41,6 @@ class ExitCodeGroup(TyperGroup):
         except Exception as error:
             if type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise
-            if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as in `| head`
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise typer.Exit(0) from None
             if (mendable := _as_user_error(error)) is not None:
                 show_error(mendable)
                 raise typer.Exit(USER_ERROR) from None

@@ -236,11 +236,7 @@ def _print_records(records: Sequence[dict[str, Any]], format_: str, *, title: st
     from rich.table import Table
     from rich.text import Text
 
-    class PipedConsole(Console):
-        def on_broken_pipe(self) -> None:  # Rich's own ends with 1, the code of a failed gate
-            raise BrokenPipeError
-
-    console = PipedConsole(highlight=False)
+    console = Console(highlight=False)
     if title:
         console.print(Text(title, style="bold"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

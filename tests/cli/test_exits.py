@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from made_runs import made_row, made_run
 from PIL import Image
 
 from clipib.errors import UserError
@@ -182,7 +183,13 @@ def test_a_disk_that_fills_up_leaves_no_half_written_results(clipib, checkpoint,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell with PIPESTATUS")
-def test_a_reader_that_goes_away_is_no_failed_gate():
-    line = f"{sys.executable} -m clipib list datasets | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
-    assert done.stdout.strip() == "0" and "Traceback" not in done.stderr
+@pytest.mark.parametrize("reader", ["head -1", "true"])
+@pytest.mark.parametrize("way", ["|", "2>&1 |"])
+def test_a_reader_that_goes_away_changes_no_exit_code(tmp_path, way, reader):
+    made_run(tmp_path / "a", [made_row("acc1", 0.5)])
+    gate = f"gate {tmp_path}/a --fail-under d.acc1="
+    for command, code in (("list datasets", 0), (gate + "0.4", 0), (gate + "0.6", 1), ("gate b --fail-under d.x=1", 2)):
+        line = f"{sys.executable} -m clipib {command} {way} {reader} > /dev/null; echo ${{PIPESTATUS[0]}}"
+        env = {**os.environ, "PYTHONUNBUFFERED": "1" if way == "|" else ""}
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=env)
+        assert done.stdout.strip() == str(code) and "Traceback" not in done.stderr
