@@ -46,6 +46,7 @@ def bootstrap_mean(
     *,
     strata: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
+    proportion: bool = True,
     alpha: float = 0.05,
     draws: int = 2000,
     seed: int = 0,
@@ -61,6 +62,7 @@ def bootstrap_mean(
         values: (N,) numbers.
         strata: (N,) classes; the mean is that over classes of the mean of their samples.
         clusters: (N,) clusters of samples that are not independent; the mean is that over samples.
+        proportion: the mean lies in [0, 1]; not so of ranks and likelihoods, which may all be 0 or 1 by chance.
         alpha: 1 - level; draws should be some 40 / alpha or more.
 
     Returns:
@@ -75,7 +77,7 @@ def bootstrap_mean(
         (44, 55)
     """
     values = np.asarray(values, dtype=float)
-    if is_binary(values):
+    if proportion and is_binary(values):
         return proportion_interval(values, strata=strata, clusters=clusters, alpha=alpha)
     design = make_design(len(values), strata=strata, clusters=clusters)
     return interval_of(draw_mean(values, design, draws, seed), alpha)

@@ -34,6 +34,7 @@ from clipib.training.loop import Progressed, fit
 from clipib.training.state import STATE_FILE
 
 DEFAULT_EPOCHS = 5
+FEW_TO_VALIDATE = 10
 PRETRAINED_LR, RANDOM_LR = 1e-5, 5e-4
 STAGES = ("start", "best", "last")
 CHECKPOINT_BYTES_PER_PARAMETER = 4 * 6  # best, last and the training state: weights, two moments, one spare
@@ -193,6 +194,9 @@ def finetune(
     )
     for note in (*dataset.notes, *(parts.val.notes if chosen is not None else ())):
         progress.say(note)
+    if len(parts.val) < FEW_TO_VALIDATE:
+        few = counted(len(parts.val), "image")
+        progress.warn(f"{few} to validate: which step is best is left to chance (--val names more)")
     check_disk(out, 1_000_000, "the training record")
     if dry_run:
         return Outcome([], out)
@@ -233,15 +237,14 @@ def finetune(
         }
         for stage in ("best", "last"):
             recover(out / stage)
-        if not fresh and _is_finished(out, identity, resume=resume):
+        if not fresh and _is_finished(out, identity, folder.rows(), resume=resume):
             progress.say("this run is finished; its rows are kept (--fresh starts over)")
             return Outcome([r for r in folder.rows() if r.command == "finetune"], out)
         n_parameters = sum(p.numel() for p in trained.networks.parameters())
         check_disk(out, CHECKPOINT_BYTES_PER_PARAMETER * n_parameters, "the checkpoints")
-        samples = StageSamples(out)
         if fresh:
             _clear(out)
-            samples.clear()
+        samples = StageSamples(out, resuming=resume and (out / STATE_FILE).exists())
         folder.begin()
         seen = all_seen(parts, seen_before)
         base = {"model": source.name, "pretrained": source.pretrained, "sha256": trained.fingerprint}
@@ -353,19 +356,21 @@ def _rows(
     return rows
 
 
-def _is_finished(out: Path, identity: dict[str, Any], *, resume: bool) -> bool:
+def _is_finished(out: Path, identity: dict[str, Any], rows: list[Row], *, resume: bool) -> bool:
     """Whether `out` holds this very run, finished.
 
     Raises:
         UserError: when it holds an unfinished run or another finished one, and nothing says what to do with it.
     """
-    finished = (out / "last" / RECORD_FILE).is_file() and not (out / STATE_FILE).exists()
-    if not finished:
+    records = [out / stage / RECORD_FILE for stage in ("best", "last")]
+    written = all(path.is_file() for path in records) and not (out / STATE_FILE).exists()
+    record = read_json(records[-1], "training record") if written else {}
+    hashes = {r.checkpoint_sha256 for r in rows if r.command == "finetune" and "stage=last" in r.params.split(";")}
+    if record.get("checkpoint_sha256") not in hashes:
         if (out / LOG_FILE).exists() and not resume:
             hint = "Add --resume to go on from its last saved step, or --fresh to start over."
             raise UserError(f"'{out}' holds an unfinished run.", hint=hint)
         return False
-    record = read_json(out / "last" / RECORD_FILE, "training record")
     before, now = record.get("training", {}), json.loads(json.dumps(identity))
     different = [key for key in now if before.get(key) != now[key]]
     if record.get("clipib_version") != __version__:

@@ -78,10 +78,10 @@ class RunContext:
         """A row of this run; `values` are metric, value, params and the like.
 
         A preprocessing that is not the default is added to the params. An interval without ends, as that of one sample,
-        is left out.
+        or without a width, as that of draws that happen to agree, is left out.
         """
         ends = [values[c] for c in ("ci_low", "ci_high") if values.get(c) is not None]
-        if not np.isfinite(ends).all():
+        if not np.isfinite(ends).all() or len(set(ends)) == 1:
             values = {**values, "ci_low": None, "ci_high": None}
         own = {
             "dataset": dataset.name,

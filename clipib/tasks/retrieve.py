@@ -243,7 +243,7 @@ def _rows(
                         **of_way,
                     )
                 )
-        low, high = bootstrap_mean(found + 1.0, clusters=clusters)
+        low, high = bootstrap_mean(found + 1.0, clusters=clusters, proportion=False)
         more = [("median_rank", median_rank(found), None, None), ("mean_rank", mean_rank(found), low, high)]
         more += [("map@r", float(precisions.mean()), *bootstrap_mean(precisions))] * (way == "text")
         for metric, value, low, high in more:

@@ -67,17 +67,21 @@ class StageSamples:
 
     Args:
         out: the run's folder.
+        resuming: there are earlier steps; else what an older run left is cleared.
     """
 
-    def __init__(self, out: Path) -> None:
-        self._folder = out / FOLDER
+    def __init__(self, out: Path, *, resuming: bool) -> None:
+        self._folder, self._started = out / FOLDER, resuming
         self._latest: dict[str, Any] = {}
+        if not resuming:
+            self.clear()
 
     def see(self, found: Validated) -> dict[str, float]:
         """Take note of a validation, the first one as that of the start, and give back its metrics."""
         self._latest = found.samples
-        if not self._path("start").exists():
+        if not self._started:
             self.keep("start")
+            self._started = True
         return found.metrics
 
     def keep(self, stage: str) -> None:
@@ -89,11 +93,13 @@ class StageSamples:
         write_aside(self._path(stage), lambda file: frame.to_parquet(file, index=False))
 
     def of(self, stage: str) -> dict[str, Any] | None:
-        """The samples of a stage; None where a run of an earlier version left none."""
+        """The samples of a stage; None where they are lost or damaged."""
         import pandas as pd
 
-        path = self._path(stage)
-        return pd.read_parquet(path, dtype_backend="numpy_nullable").to_dict("series") if path.exists() else None
+        try:
+            return pd.read_parquet(self._path(stage), dtype_backend="numpy_nullable").to_dict("series")
+        except Exception:  # pyarrow raises several kinds; the rows then have no intervals
+            return None
 
     def clear(self) -> None:
         """The run is finished, or starts anew."""

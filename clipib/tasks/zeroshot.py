@@ -259,7 +259,8 @@ def _rows(
     interval = bootstrap_mean(hit, strata=read.labels)
     rows.append(row("mean_per_class_recall", mean, n, {}, interval=interval, ties=ties))
     if calibration:
-        rows.append(row("nll", float(predictions.nll.mean()), n, calibration, interval=bootstrap_mean(predictions.nll)))
+        interval = bootstrap_mean(predictions.nll, proportion=False)
+        rows.append(row("nll", float(predictions.nll.mean()), n, calibration, interval=interval))
         rows.append(row("ece", expected_calibration_error(predictions.confidence, hit), n, calibration))
     if main == "macro_f1":
         rows.append(row("macro_f1", macro_f1(predictions.predicted, read.labels), n, {}, ties=ties))

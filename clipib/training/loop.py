@@ -138,6 +138,7 @@ def fit(
                 }
                 last_logged, last_time = done.step, now
                 if evaluating:
+                    _check_weights(networks, done.step)
                     networks.eval()
                     metrics = evaluate(model)
                     row |= _val(metrics)
@@ -191,6 +192,12 @@ def _check_finite(terms: dict[str, torch.Tensor], total: torch.Tensor, step: int
         if not torch.isfinite(value):
             hint = "Lower --lr or --penalty-weight, or train with --precision fp32."
             raise UserError(f"The term {name} is {float(value)} at step {step}; training stops.", hint=hint)
+
+
+def _check_weights(networks: torch.nn.Module, step: int) -> None:
+    if not all(torch.isfinite(p).all() for p in networks.parameters()):
+        hint = "Lower --lr, or clip gradients with --clip-norm 1."
+        raise UserError(f"The weights are not finite after step {step}; training stops.", hint=hint)
 
 
 def _snapshot(done: Progressed, identity: dict[str, Any], networks, optimizer, scaler, loss: Loss) -> dict[str, Any]:

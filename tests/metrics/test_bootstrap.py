@@ -89,6 +89,13 @@ def test_hits_have_the_interval_of_a_proportion():
     assert bootstrap_mean(hits, strata=strata) == proportion_interval(hits, strata=strata)
 
 
+def test_ranks_and_likelihoods_that_happen_to_be_0_or_1_are_no_proportions():
+    ranks = np.array([1.0] * 30)
+    assert bootstrap_mean(ranks).low < 0.9 and tuple(bootstrap_mean(ranks, proportion=False)) == (1, 1)
+    mixed = np.arange(30) % 2.0
+    assert bootstrap_mean(mixed, proportion=False) != bootstrap_mean(mixed)
+
+
 def test_equal_values_and_a_single_one():
     assert bootstrap_mean(np.full(9, 0.3)) == pytest.approx((0.3, 0.3))
     assert bootstrap_mean(np.array([0.3])) == (-math.inf, math.inf)

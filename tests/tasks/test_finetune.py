@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from clipib import finetune
 from clipib.errors import UserError
@@ -218,6 +220,75 @@ def test_a_run_killed_before_anything_was_saved_is_unfinished_all_the_same(photo
     assert "--resume" in error.value.hint and "--fresh" in error.value.hint
     finetune("tiny", data, out=out, resume=True, **QUICK)
     assert [r["step"] for r in metrics(out)] == [str(s) for s in range(7)]
+
+
+def test_a_run_is_finished_when_its_rows_and_both_checkpoints_are_there(photo_folder, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    data, out = f"folder:{photo_folder}", tmp_path / "f"
+    monkeypatch.setattr("clipib.tasks.finetune.with_intervals", stop)  # killed after the last checkpoint was written
+    with pytest.raises(KeyboardInterrupt):
+        finetune("tiny", data, out=out, **QUICK)
+    monkeypatch.undo()
+    (out / "training_state.pt").unlink(missing_ok=True)  # as where no step was saved
+    assert (out / "last").is_dir()
+    with pytest.raises(UserError, match="unfinished run"):
+        finetune("tiny", data, out=out, **QUICK)
+    whole = finetune("tiny", data, out=tmp_path / "whole", **QUICK)
+    facts = [(r.metric, r.params, r.value, r.ci_low) for r in whole.rows]
+    resumed = finetune("tiny", data, out=out, resume=True, **QUICK)
+    assert [(r.metric, r.params, r.value, r.ci_low) for r in resumed.rows] == facts
+    shutil.rmtree(out / "best")
+    with pytest.raises(UserError, match="unfinished run"):
+        finetune("tiny", data, out=out, **QUICK)
+
+
+def test_a_resumed_run_has_the_start_of_its_first_step_or_none(photo_folder, tmp_path, monkeypatch):
+    """Killed at step 4 of 6; then what was seen at the start is lost, or damaged."""
+    import clipib.training.loop as loop
+
+    def stop_at_4(model):
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+
+    data, expected = f"folder:{photo_folder}", None
+    for harm in ("none", "lost", "damaged"):
+        steps, out = [], tmp_path / harm
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "clamp_logit_scale", stop_at_4)
+            with pytest.raises(KeyboardInterrupt):
+                finetune("tiny", data, out=out, **QUICK)
+        start = out / ".validation" / "start.parquet"
+        if harm == "lost":
+            start.unlink()
+        elif harm == "damaged":
+            start.write_bytes(b"x")
+        rows = finetune("tiny", data, out=out, resume=True, **QUICK).rows
+        intervals = {r.params: (r.ci_low, r.ci_high) for r in rows if r.metric == "acc1"}
+        if harm == "none":
+            expected = intervals
+        assert intervals == expected | ({} if harm == "none" else {"stage=start": (None, None)})
+
+
+def test_weights_that_are_not_finite_stop_training_and_name_the_rate(photo_folder, tmp_path, monkeypatch):
+    import clipib.training.loop as loop
+
+    monkeypatch.setattr(loop, "clamp_logit_scale", lambda module: next(module.parameters()).data.fill_(torch.nan))
+    with pytest.raises(UserError, match="not finite after step 1") as error:
+        finetune("tiny", f"folder:{photo_folder}", out=tmp_path / "f", **{**QUICK, "eval_every": 1, "steps": 1})
+    assert "--lr" in error.value.hint
+
+
+def test_a_damaged_log_is_named_at_resuming(photo_folder, tmp_path, monkeypatch):
+    from clipib.training.log import MetricsLog
+
+    for content in (b"a,b\n1,2\n", b"\xff\xfe\x00"):
+        (tmp_path / "metrics.csv").write_bytes(content)
+        with pytest.raises(UserError, match="metrics.csv' is damaged"):
+            MetricsLog(tmp_path / "metrics.csv", ["step"], after_step=3)
+        assert (tmp_path / "metrics.csv").read_bytes() == content
 
 
 @pytest.mark.parametrize("data", ["folder:photos", "digitworld:n=60"])
