@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from clipib.errors import UserError
 
@@ -53,7 +54,7 @@ def read_prompts(path: str | Path) -> dict[str, tuple[str, ...]]:
         UserError: when the file cannot be read or a class has no prompt.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once_each)
     except (OSError, ValueError) as error:
         raise UserError(f"The prompts '{path}' cannot be read: {error}.") from error
     if not isinstance(content, dict):
@@ -63,6 +64,14 @@ def read_prompts(path: str | Path) -> dict[str, tuple[str, ...]]:
         if not texts or not all(isinstance(t, str) and t.strip() for t in texts):
             raise UserError(f"'{path}' has no list of prompts for the class '{name}'.")
     return {name: tuple(prompts) for name, prompts in content.items()}
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"'{twice}' stands there twice")
+    return content
 
 
 def read_classnames(path: str | Path) -> tuple[str, ...]:

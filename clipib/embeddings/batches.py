@@ -96,6 +96,8 @@ def _fill(
 
     missing = [set(rows.missing()) for rows in of_models]
     todo = [batch for batch in batches if set().union(*missing).intersection(batch)]
+    if not todo:
+        return {}
     together = f" for {len(models)} checkpoints" if len(models) > 1 else ""
     with progress.track(f"encoding {dataset.name}{together}", sum(map(len, todo))) as advance:
         for chunk in decoded(models[0], dataset, todo, workers):

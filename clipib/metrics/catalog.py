@@ -40,6 +40,7 @@ METRICS = {
     "ece": Metric(LOWER, STATISTIC, "expected calibration error"),
     "image_retrieval_recall@": Metric(HIGHER, PROPORTION, "share of captions whose image is among the first K"),
     "text_retrieval_recall@": Metric(HIGHER, PROPORTION, "share of images with an own caption among the first K"),
+    "mean_recall@": Metric(HIGHER, STATISTIC, "mean of both retrieval recalls at K, which DataComp reports"),
     "image_retrieval_median_rank": Metric(LOWER, STATISTIC, "median rank of a caption's image, from 1"),
     "text_retrieval_median_rank": Metric(LOWER, STATISTIC, "median rank of an image's best own caption, from 1"),
     "image_retrieval_mean_rank": Metric(LOWER, MEAN, "mean rank of a caption's image, from 1"),

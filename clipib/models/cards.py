@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -54,6 +55,7 @@ class Request:
             self.typed,
             self.pretrained,
             sorted(self.beside.items()),
+            _accelerator(),
             __version__,
             [_version(p) for p in PACKAGES],
         ]
@@ -62,8 +64,7 @@ class Request:
     @property
     def is_settled(self) -> bool:
         """Whether the same words mean the same checkpoint tomorrow; a branch on the hub moves."""
-        on_hub = self.spec.startswith(("hf:", "hf-hub:"))
-        return self.beside.get("precision") != "amp" and (not on_hub or bool(FULL_COMMIT.search(self.spec)))
+        return not self.spec.startswith(("hf:", "hf-hub:")) or bool(FULL_COMMIT.search(self.spec))
 
 
 class RememberedModel:
@@ -136,7 +137,7 @@ def remember(request: Request, model: Any, source: Source, cache_dir: Path, *, s
         seconds_per_image: what encoding took, where that was measured.
     """
     files = _files_of(source)
-    if files is None or request.beside.get("precision") == "amp":
+    if files is None:
         return
     bias = model.logit_bias
     card = {
@@ -197,6 +198,11 @@ def _cached_files(source: Source) -> list[Path]:
         if isinstance(path, str):
             return _files_in(Path(path).parent)
     return []
+
+
+def _accelerator() -> list[str | None]:
+    """What `--device auto` depends on, as far as it can be told without torch."""
+    return [str(Path("/dev/nvidiactl").exists()), os.environ.get("CUDA_VISIBLE_DEVICES")]
 
 
 def _version(package: str) -> str:

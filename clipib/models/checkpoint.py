@@ -91,6 +91,9 @@ def save_checkpoint(model: Model, folder: str | Path, record: dict[str, Any], *,
         if hasattr(model.tokenizer, "save_pretrained"):
             model.tokenizer.save_pretrained(str(partial))
         save_text_config(model.module, model.config, partial)
+        for file in partial.iterdir():  # safetensors writes files that none but their owner may read
+            if file.is_file():
+                shutil.copymode(partial / RECORD_FILE, file)
         _replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

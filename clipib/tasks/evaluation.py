@@ -101,7 +101,7 @@ def evaluate(
         found: dict[tuple[int, int], list[Row]] = {}
         averages: dict[int, list[Row]] = {}
         encoded = [0, 0]
-        for group in _groups(planned.checkpoints, failures, keep_going):
+        for group in _groups(planned.checkpoints, failures, keep_going, progress):
             folder.begin()
             runs = [kind.context(model) for _, model in group]
             for d, dataset in enumerate(planned.datasets):
@@ -155,14 +155,19 @@ def find_overlaps(
 
 
 def _groups(
-    checkpoints: list[Checkpoint], failures: list[Failure], keep_going: bool
+    checkpoints: list[Checkpoint], failures: list[Failure], keep_going: bool, progress: Progress
 ) -> Iterator[list[tuple[int, Model]]]:
     """Opened checkpoints with their places: neighbours of equal preprocessing, TOGETHER at most."""
     group: list[tuple[int, Model]] = []
+    names: dict[str, str] = {}
     for c, checkpoint in enumerate(checkpoints):
         model = attempt(checkpoint.open, failures, keep_going, model=describe_model(checkpoint.source()))
         if model is None:
             continue
+        if first := names.get(model.fingerprint):
+            progress.say(f"{_name(model)}: the same weights as {first}, whose rows stand for both")
+            continue
+        names[model.fingerprint] = _name(model)
         if group and (len(group) == TOGETHER or group[0][1].transform_key != model.transform_key):
             yield group
             group = []

@@ -45,6 +45,10 @@ class Protocol(NamedTuple):
         """Images at once; None, which leaves it to the memory, is for strict alone: elsewhere features depend on it."""
         return asked if self.is_strict else asked or CLIP_BENCHMARK_BATCH
 
+    def row_params(self, batch_size: int | None) -> dict[str, str]:
+        """What rows say of the batch, where features depend on it and it is not CLIP_benchmark's own."""
+        return {} if self.is_strict or batch_size == CLIP_BENCHMARK_BATCH else {"batch_size": str(batch_size)}
+
 
 def choose_protocol(name: str, precision: str, need: str) -> Protocol:
     """The rules of a run.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import platform
 import re
 import shutil
@@ -92,7 +93,7 @@ def row_key(row: Row) -> tuple:
 
 
 PROBE_PARAMS = ("probe", "probe_seed", "seeds", "shots")  # of which one run may hold several
-RUN_PARAMS = ("preprocess", "prompt_pooling", "train", *PROBE_PARAMS)
+RUN_PARAMS = ("batch_size", "preprocess", "prompt_pooling", "train", *PROBE_PARAMS)
 
 
 def join_params(params: dict[str, object]) -> str:
@@ -209,7 +210,7 @@ class ResultsFolder:
             max_bad: rows that left out more images are computed again.
 
         Returns:
-            All rows of those metrics, or none unless every metric is there.
+            All rows of those metrics, or none unless every metric and the per-sample table are there.
         """
         asked, params = {m.partition(";")[0]: set(m.split(";")[1:]) for m in metrics}, run_params_of(like)
         scope = [getattr(like, c) for c in SCOPE]
@@ -221,7 +222,11 @@ class ResultsFolder:
             and run_params_of(r) == params
             and [getattr(r, c) for c in SCOPE] == scope
         ]
-        complete = {r.metric for r in rows} == set(asked) and all(r.n_bad <= max_bad for r in rows)
+        complete = (
+            {r.metric for r in rows} == set(asked)
+            and self._samples_path(like).exists()
+            and all(r.n_bad <= max_bad for r in rows)
+        )
         names = {c: getattr(like, c) for c in ("model", "pretrained", "loss")}  # those of this call
         return [replace(r, **names) for r in rows] if complete else []
 
@@ -233,11 +238,14 @@ class ResultsFolder:
         self._rows = [r for r in self._rows if row_key(r) not in new] + rows
         write_aside(self.out / CSV_FILE, lambda file: file.write(to_csv(self._rows).encode()))
 
+    def _samples_path(self, like: Row) -> Path:
+        return self.out / SAMPLES / f"{slug(like.dataset)}.parquet"
+
     def _write_samples(self, like: Row, samples: dict[str, Any]) -> None:
         """Per-sample predictions; those of other checkpoints, settings or commands in the same table stay."""
         import pandas as pd
 
-        path = self.out / SAMPLES / f"{slug(like.dataset)}.parquet"
+        path = self._samples_path(like)
         frame = pd.DataFrame(samples)
         scope = {column: getattr(like, column) for column in SAMPLE_SCOPE} | {"params": ";".join(run_params_of(like))}
         for place, (column, value) in enumerate(scope.items()):
@@ -319,11 +327,17 @@ def _row(cells: dict[str, str]) -> Row:
     whole = {"n", "n_bad", "n_ties", "seed", "limit"}
     real = {"value", "ci_low", "ci_high"}
 
-    def read(column: str, text: str):
+    def read(column: str, text: str | None):
+        if text is None:
+            raise ValueError("a line is cut short")
         if column == "is_main":
             return text == "true"
-        if column in whole | real:
-            return None if text == "" else int(text) if column in whole else float(text)
-        return text
+        if column not in whole | real:
+            return text
+        if text == "" or column in whole:
+            return int(text) if text else None
+        if math.isnan(number := float(text)):
+            raise ValueError(f"'{text}' in the column {column}")
+        return number
 
     return Row(**{column: read(column, cells[column]) for column in COLUMNS})

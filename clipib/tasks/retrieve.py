@@ -22,11 +22,12 @@ from clipib.tasks.compositional import answer_contrasts, contrast_metrics, contr
 from clipib.tasks.evaluation import Evaluated, Job, Kind, encoder_of_several, evaluate
 from clipib.tasks.known_truth import true_pmi_recall
 from clipib.tasks.prepare import Outcome, RunContext, plan_evaluation
-from clipib.tasks.protocol import AUTO, STRICT, Protocol, choose_protocol
+from clipib.tasks.protocol import AUTO, DATACOMP, STRICT, Protocol, choose_protocol
 from clipib.tasks.results import Row, join_params, settings_of
 from clipib.tasks.samples import retrieval_samples
 from clipib.tasks.scores import rank
 
+MEAN_RECALL = "mean_recall@1"  # DataComp's main metric of retrieval
 TRUTH_LIMIT = 4_000  # images up to which the recall of the true PMI is computed beside the model's
 
 
@@ -132,7 +133,7 @@ def retrieve(
         work,
         like=lambda run, dataset: run.row(dataset),
         asked=lambda dataset: contrast_metrics(dataset) if dataset.contrasts else _asked(recall_k, rules),
-        context=lambda loaded: RunContext("retrieve", loaded, protocol, seed),
+        context=lambda loaded: RunContext("retrieve", loaded, protocol, seed, rules.row_params(size)),
         together=encoder_of_several(rules, encoding),
     )
     shared = {"max_bad": max_bad, "allow_overlap": allow_overlap, "fresh": fresh, "keep_going": keep_going}
@@ -177,9 +178,13 @@ def _as_clip_benchmark(
                     ci_low=low,
                     ci_high=high,
                     n=len(hits[k]),
-                    is_main=k == 1,
+                    is_main=k == 1 and rules.name != DATACOMP,
                 )
             )
+    if rules.name == DATACOMP and 1 in recall_k:
+        both = float(to_image[1].mean() + to_text[1].mean()) / 2
+        about = {"n": len(dataset), "params": join_params(job.overlap), "is_main": True}
+        rows.append(job.run.row(dataset, metric=MEAN_RECALL, value=both, **about))
     ids = np.array(dataset.images.ids, dtype=object)
     samples = {
         "direction": ["text_to_image"] * len(order) + ["image_to_text"] * len(dataset),
@@ -202,7 +207,9 @@ def _asked(recall_k: tuple[int, ...], rules: Protocol) -> list[str]:
     """The metrics that a data set gets, whatever its captions."""
     of_both = [f"recall@{k}" for k in recall_k] + ["median_rank", "mean_rank"] * rules.is_strict
     both = [f"{way}_retrieval_{metric}" for way in ("image", "text") for metric in of_both]
-    return both + ["text_retrieval_map@r"] * rules.is_strict
+    return (
+        both + ["text_retrieval_map@r"] * rules.is_strict + [MEAN_RECALL] * (rules.name == DATACOMP and 1 in recall_k)
+    )
 
 
 def _proportion(hits: np.ndarray, clusters: np.ndarray | None) -> tuple[float, float, float]:

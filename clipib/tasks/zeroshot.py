@@ -112,6 +112,10 @@ def zeroshot(
     if prompt_pooling is not None:
         check_name("prompt pooling", prompt_pooling, PROMPT_POOLINGS)
     rules = choose_protocol(protocol, precision, "label")
+    if not rules.is_strict and (temperature != OWN or fit_data):
+        raise UserError(
+            f"--temperature is of nll and ece, which --protocol {protocol} does not give.", hint="Leave it out."
+        )
     wording = Wording(classnames, templates, language).check()
     reading = {"data_root": data_root, "columns": columns, "progress": progress}
     planned = plan_evaluation(
@@ -155,7 +159,9 @@ def zeroshot(
         work,
         like=lambda run, dataset: run.row(dataset, prompts_sha256=dataset.prompts_sha256),
         asked=lambda dataset: _asked(dataset, rules, temperatures),
-        context=lambda loaded: RunContext("zeroshot", loaded, protocol, seed, _pooling_params(loaded, prompt_pooling)),
+        context=lambda loaded: RunContext(
+            "zeroshot", loaded, protocol, seed, rules.row_params(size) | _pooling_params(loaded, prompt_pooling)
+        ),
         together=encoder_of_several(rules, encoding),
     )
     shared = {"max_bad": max_bad, "allow_overlap": allow_overlap, "fresh": fresh, "keep_going": keep_going}

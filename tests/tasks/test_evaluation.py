@@ -47,6 +47,29 @@ def test_each_image_is_decoded_once_for_all(runs, photo_folder, tmp_path, monkey
     assert len(opened) == 8
 
 
+def test_equal_weights_are_evaluated_once_and_said_so(runs, photo_folder, tmp_path):
+    from clipib.progress import Progress
+
+    class Told(Progress):
+        def say(self, text):
+            lines.append(text)
+
+    lines = []
+    shutil.copytree(runs / "a", runs / "same")
+    found = zeroshot(str(runs / "*"), f"folder:{photo_folder}", out=tmp_path / "z", progress=Told())
+    assert [r.pretrained for r in found.rows if r.is_main] == [str(runs / "a"), str(runs / "b")]
+    assert any("same" in line and "the same weights as" in line for line in lines)
+    assert facts(read_rows(tmp_path / "z" / "results.csv")) == facts(found.rows)
+
+
+def test_rows_whose_samples_are_lost_are_computed_again(runs, photo_folder, tmp_path):
+    data = f"folder:{photo_folder}"
+    first = zeroshot(str(runs / "a"), data, out=tmp_path / "z")
+    shutil.rmtree(tmp_path / "z" / "samples")
+    assert zeroshot(str(runs / "a"), data, out=tmp_path / "z").rows == first.rows
+    assert list((tmp_path / "z" / "samples").glob("*.parquet"))
+
+
 def test_later_calls_keep_what_is_there_and_add_what_is_not(runs, photo_folder, tmp_path):
     data = f"folder:{photo_folder}"
     first = zeroshot(str(runs / "a"), data, out=tmp_path / "z", cache_dir=tmp_path / "c")

@@ -38,15 +38,16 @@ def their_zeroshot(checkpoint, spec, amp):
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
-def test_zero_shot_is_theirs(checkpoint, tmp_path, precision):
+def test_zero_shot_is_theirs(checkpoint, tmp_path, monkeypatch, precision):
     spec = "digitworld/color:n=90"
     options = {"protocol": "clip_benchmark", "precision": precision, "batch_size": SIZE}
     outcome = zeroshot(str(checkpoint), spec, out=tmp_path / "z", cache_dir=tmp_path / "c", **options)
-    rows = {r.metric: r for r in outcome.rows if not r.params}
+    rows = {r.metric: r for r in outcome.rows if "images=" not in r.params}
     theirs = their_zeroshot(checkpoint, spec, amp=precision == "auto")
     assert {m: rows[m].value for m in theirs} == pytest.approx(theirs, abs=1e-12)
     assert {r.protocol for r in outcome.rows} == {"clip_benchmark"}
     assert rows["acc1"].precision == ("amp" if precision == "auto" else "fp32")
+    monkeypatch.setattr("clipib.models.load.load_model", None)  # a warm run builds no model
     again = zeroshot(str(checkpoint), spec, out=tmp_path / "y", cache_dir=tmp_path / "c", **options)
     assert (again.images_encoded, again.texts_encoded) == (0, 0)
     assert [r.value for r in again.rows] == [r.value for r in outcome.rows]
@@ -69,6 +70,23 @@ def test_retrieval_is_theirs(checkpoint, tmp_path, precision):
     assert (to_image["rank"] < 5).mean() == pytest.approx(theirs["image_retrieval_recall@5"])
 
 
+def test_another_batch_is_another_number_and_no_resumed_row(checkpoint, tmp_path):
+    common = {"protocol": "clip_benchmark", "out": tmp_path / "z", "cache_dir": tmp_path / "c"}
+    rows = [zeroshot(str(checkpoint), "digitworld/color:n=40", **common, batch_size=n).rows[0] for n in (7, None, 64)]
+    assert [r.params for r in rows] == ["batch_size=7", "", ""] and rows[1] == rows[2]
+    strict = zeroshot(str(checkpoint), "digitworld/color:n=40", out=tmp_path / "s", batch_size=7).rows
+    assert not any("batch" in r.params for r in strict)
+
+
+def test_the_main_metric_of_datacomps_retrieval_is_the_mean_of_both_recalls(checkpoint, tmp_path):
+    options = {"protocol": "datacomp", "out": tmp_path / "r", "cache_dir": tmp_path / "c"}
+    rows = retrieve(str(checkpoint), "digitworld:n=50", **options).rows
+    (main,) = [r for r in rows if r.is_main]
+    both = [r.value for r in rows if r.metric.endswith("_retrieval_recall@1")]
+    assert main.metric == "mean_recall@1" and main.value == pytest.approx(sum(both) / 2) and len(both) == 2
+    assert retrieve(str(checkpoint), "digitworld:n=50", **options).images_encoded == 0
+
+
 def test_stored_features_belong_to_their_batch(checkpoint, tmp_path):
     spec, options = "digitworld/digit:n=40", {"protocol": "clip_benchmark", "cache_dir": tmp_path / "c"}
     zeroshot(str(checkpoint), spec, out=tmp_path / "a", **options)
@@ -86,6 +104,8 @@ def test_datacomp_encodes_the_images_of_classification_in_float32(checkpoint, tm
 
 
 def test_what_a_protocol_does_not_know(checkpoint, tmp_path):
+    with pytest.raises(UserError, match="--temperature is of nll and ece"):
+        zeroshot(str(checkpoint), "digitworld/digit:n=40", out=tmp_path, protocol="datacomp", temperature="0.1")
     with pytest.raises(UserError, match="Did you mean 'clip_benchmark'"):
         choose_protocol("clipbenchmark", "auto", "label")
     for name, precision in (("clip_benchmark", "bf16"), ("datacomp", "fp32")):

@@ -58,7 +58,7 @@ def open_folder(path, **options):
 
 def test_a_later_run_keeps_what_holds_and_replaces_what_was_computed_again(tmp_path):
     with open_folder(tmp_path) as folder:
-        folder.add([row(), row(metric="acc5")])
+        folder.add([row(), row(metric="acc5")], {"sample_id": ["x"]})
     with open_folder(tmp_path) as folder:
         assert [r.metric for r in folder.kept(row(), ["acc1", "acc5"])] == ["acc1", "acc5"]
         assert folder.kept(row(), ["acc1", "new"]) == []
@@ -96,6 +96,14 @@ def test_other_columns_are_refused(tmp_path):
     with pytest.raises(UserError, match="columns") as error, open_folder(tmp_path):
         pass
     assert "--fresh" in error.value.hint
+
+
+@pytest.mark.parametrize("harm, message", [("nan", "'nan' in the column value"), ("cut", "a line is cut short")])
+def test_what_is_no_number_or_cut_short_is_refused(tmp_path, harm, message):
+    text = to_csv([row(value=0.25)])
+    (tmp_path / "results.csv").write_text(text.replace("0.25", "nan") if harm == "nan" else text[: text.index("0.25")])
+    with pytest.raises(UserError, match=message):
+        read_rows(tmp_path / "results.csv")
 
 
 def test_samples_of_two_checkpoints_stand_in_one_file(tmp_path):
