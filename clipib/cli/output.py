@@ -59,7 +59,7 @@ class PlainProgress(Progress):
                 )
 
         yield advance
-        self.say(f"{what}: {done:,} {unit} in {_duration(time.monotonic() - start)}")
+        _say_done(self, what, done, total, unit, time.monotonic() - start)
 
 
 class LiveProgress(Progress):
@@ -98,7 +98,7 @@ class LiveProgress(Progress):
 
             yield advance
             done = bars.tasks[0].completed
-        self.say(f"{what}: {done:,.0f} {unit} in {_duration(time.monotonic() - start)}")
+        _say_done(self, what, int(done), total, unit, time.monotonic() - start)
 
 
 def say_failures(outcome: Outcome, progress: Progress) -> None:
@@ -255,6 +255,12 @@ def _is_number(cell: Any) -> bool:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def _say_done(progress: Progress, what: str, done: int, total: int, unit: str, seconds: float) -> None:
+    """What a job came to; nothing of one that had nothing to do."""
+    if total:
+        progress.say(f"{what}: {done:,} {unit.removesuffix('s') if done == 1 else unit} in {_duration(seconds)}")
 
 
 def _left(first: tuple[float, int], now: float, done: int, total: int) -> str:

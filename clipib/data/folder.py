@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,10 @@ def read_folder(path: str | Path, *, split: str, name: str = "") -> Dataset:
     root = _existing_folder(path)
     base, root, found_split = root, *_split_folder(root, split)
     classes = _subfolders(root)
+    if closed := [c for c in classes if not os.access(root / c, os.R_OK | os.X_OK)]:
+        raise UserError(
+            f"You may not read the folder '{root / closed[0]}'.", hint=f"Try: chmod u+rx '{root / closed[0]}'"
+        )
     name = name or "/".join(root.resolve().parts[-2:]).strip("/")
     files = [_image_files(root, root / c) for c in classes] if classes else [_image_files(root, root)]
     paths = [f for of_class in files for f in of_class]

@@ -273,6 +273,8 @@ def _check_weights_file(folder: Path) -> None:
     if not files:
         raise UserError(f"'{folder}' holds no weights: expected {WEIGHTS_FILE}.")
     for path in (p for p in files if p.suffix == ".safetensors"):
+        if not os.access(path, os.R_OK):
+            raise UserError(f"You may not read the weights '{path}'.", hint=f"Their owner can type: chmod a+r '{path}'")
         try:
             with safe_open(path, framework="numpy"):
                 pass

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,3 +91,10 @@ def test_sixteen_bit_greys_are_scaled_and_floats_refused(tmp_path):
     assert np.asarray(dataset.images.open(0))[..., 0].tolist() == [[0, 100], [255, 7]]
     with pytest.raises(OSError, match="32-bit"):
         dataset.images.open(1)
+
+
+def test_a_class_folder_without_rights_is_not_called_empty(photo_folder, monkeypatch):
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "blue_dot" and real(path, mode))
+    with pytest.raises(UserError, match="may not read the folder .*blue_dot"):
+        load_folder(photo_folder, split="test")
