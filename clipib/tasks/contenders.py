@@ -157,8 +157,9 @@ def compare_with(baseline: Contender, other: Contender, key: Key, *, seed: int =
     run_a, run_b = baseline.runs[key], other.runs[key]
     if "seeds" in params_of(a.params):
         return Delta(b.value - a.value, None, "means over draws")
-    if trouble := trouble_of(run_a, a) or trouble_of(run_b, b):
-        return Delta(b.value - a.value, None, trouble)
+    for contender, run, row in ((baseline, run_a, a), (other, run_b, b)):
+        if trouble_of(run, row):
+            return Delta(b.value - a.value, None, f"the per-sample file of {contender.letter} cannot be used")
     found = pair(run_a, run_b, a, b, seed=seed)
     if found.difference is None:
         letters = {"A": baseline.letter, "B": other.letter}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from clipib.progress import counted
 from clipib.tasks.contenders import Contender, Key, params_of
-from clipib.tasks.markup import Html, details, table, tag
+from clipib.tasks.markup import Html, breakable, details, table, tag
 from clipib.tasks.per_class import PerClass, per_class
 from clipib.tasks.pictures import Pictures, Thumbnail
 from clipib.tasks.report_charts import MOST_BARS, MOST_CELLS, MOST_SERIES, confusion_chart, recall_chart
@@ -141,8 +140,10 @@ def _figure(sample: Sample, picture: Thumbnail | None, why: str) -> Html:
     if picture:
         told = f"{sample.lines[0]}: {sample.sample_id}"
         image = tag("img", src=picture.url, width=picture.width, height=picture.height, alt=told)
-    name = [[part, tag("wbr")] for part in re.split(r"(?<=/)", sample.sample_id)]  # broken between folders first
-    below = [tag("b", sample.lines[0]), (tag("span", line) for line in (*sample.lines[1:], name))]
+    below = [
+        tag("b", sample.lines[0]),
+        (tag("span", line) for line in (*sample.lines[1:], breakable(sample.sample_id))),
+    ]
     return tag("figure", None if why else tag("div", image, class_="frame"), tag("figcaption", below))
 
 

@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from clipib.tasks.markup import Html, join, table, tag
+from clipib.tasks.markup import Html, breakable, join, table, tag
 from clipib.tasks.report_page import metric_name, name_of, number, signed
 from clipib.tasks.results import GATES_FILE
 from clipib.tasks.runs import Run
@@ -48,7 +48,7 @@ def _line(record: Record, *, with_checkpoint: bool) -> list[Html | str]:
     margin = _number(record, "margin")
     return [
         join([tag("span", f"{mark} {verdict}", class_=kind), _small(record.get("words"))]),
-        join([dataset, _small(metric), _small(_checkpoint(record) if with_checkpoint else "")]),
+        join([breakable(dataset), _small(metric), _small(_checkpoint(record) if with_checkpoint else "")]),
         f"{record.get('gate') or ''}" + (f" {margin:g}" if margin is not None else ""),
         number(_number(record, "baseline")),
         number(_number(record, "value")),
@@ -69,7 +69,7 @@ def _checkpoint(record: Record) -> str:
 
 
 def _small(text: str | None) -> Html | None:
-    return tag("small", text) if text else None
+    return tag("small", breakable(text)) if text else None
 
 
 def _number(record: Record, column: str) -> float | None:

@@ -162,7 +162,7 @@ def interval(row: Row) -> str:
 
 def p_text(p: float) -> str:
     """A p value; of a tiny one the bound."""
-    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
+    return f"p = {p:.4f}" if p >= 0.0001 else "p < 0.0001"
 
 
 def _statement(key: Key, row: Row) -> str:
@@ -189,7 +189,7 @@ def _comparison(key: Key, base: Contender, other: Contender, delta: Delta | None
     if delta.difference is None:
         return f"is {signed(delta.value)} from {base.letter} {values} ({n}; no interval: {delta.why})"
     between = f"{signed(delta.difference.low)} to {signed(delta.difference.high)}"
-    told = f"(difference {signed(delta.value)}, 95 % interval {between}, adjusted p {p_text(delta.p)}, {n})"
+    told = f"(difference {signed(delta.value)}, 95 % interval {between}, adjusted {p_text(delta.p)}, {n})"
     return f"{VERBS[delta.verdict]} {base.letter} {values} {told}"
 
 
@@ -214,14 +214,14 @@ def _delta(delta: Delta | None) -> Html | None:
     if delta is None:
         return None
     if delta.value is None:
-        return tag("small", delta.why)
+        return tag("small", delta.why, class_="note")
     if delta.difference is None:
-        return tag("small", f"{signed(delta.value)}, no interval: {delta.why}")
+        return tag("small", f"{signed(delta.value)}, no interval: {delta.why}", class_="note")
     between = f"{signed(delta.value)} ({signed(delta.difference.low)} to {signed(delta.difference.high)})"
     marked = tag(
         "span",
         ARROWS[delta.verdict],
         class_=delta.verdict.split()[0] if delta.verdict != "no difference shown" else "quiet",
     )
-    p = tag("span", f", p {p_text(delta.p)}", class_="quiet")
+    p = tag("span", f", {p_text(delta.p)}", class_="quiet")
     return join([tag("span", between, class_="delta"), tag("span", marked, p, class_="delta")])
