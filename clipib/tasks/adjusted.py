@@ -11,9 +11,10 @@ from clipib.tasks.results import Row
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
 
 
-def family_of(row: Row) -> tuple[str, ...]:
-    """What the rows share whose p values are adjusted together: all but the data set."""
-    return row.command, row.protocol, row.metric, row.params
+def family_of(a: Row, b: Row) -> tuple[str, ...]:
+    """What the pairs of rows share whose p values are adjusted together: all but the data set."""
+    params = [p for p in a.params.split(";") if p in b.params.split(";")]
+    return a.command, a.protocol, a.metric, ";".join(params)
 
 
 def adjust_over_datasets(p: Sequence[float | None], families: Sequence[Hashable]) -> list[float | None]:

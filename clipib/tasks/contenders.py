@@ -128,7 +128,8 @@ def compare_all(
                 deltas[other.letter, key] = delta
             advance()
     places = list(deltas)
-    families = [(letter, *family_of(base.cells[key])) for letter, key in places]
+    cells = {other.letter: other.cells for other in contenders}
+    families = [(letter, *family_of(base.cells[key], cells[letter][key])) for letter, key in places]
     found = [deltas[place].difference for place in places]
     for place, difference, p in zip(
         places, found, adjust_over_datasets([d and d.p for d in found], families), strict=True
