@@ -17,7 +17,7 @@ from clipib.tasks.sound_samples import trouble_of
 
 NAME = ("model", "pretrained", "checkpoint_sha256")
 CONDITIONS = ("protocol", "precision", "similarity", "limit", "seed")
-MARKS = ("overlap", "group", "over")  # params that tell of a result, not of what was asked
+MARKS = ("overlap", "group", "over", "stage")  # params that tell of a result, not of what was asked
 OF_LINE = ("probe", "shots")  # params of a run that tell its lines apart, not its columns
 WITHIN = (*PROBE_PARAMS, "train")  # params of a run that do not make another column
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -181,6 +181,11 @@ def _identity(row: Row) -> tuple:
     return (*(getattr(row, c) for c in (*NAME, *CONDITIONS)), _column_params(row))
 
 
+def _seen(row: Row) -> tuple:
+    """What tells a row from one that says the same again."""
+    return row.data_sha256, row.prompts_sha256, row.value, run_params_of(row)
+
+
 def _column_params(row: Row) -> str:
     """What a row says of how its whole run was done, less what tells its lines apart."""
     return ";".join(p for p in run_params_of(row) if p.partition("=")[0] not in WITHIN)
@@ -190,7 +195,7 @@ def _contender(letter: str, label: str, members: Iterable[tuple[Run, Row]]) -> C
     cells, runs, older = {}, {}, 0
     for run, row in members:
         key = key_of(row)
-        older += key in cells
+        older += key in cells and _seen(cells[key]) != _seen(row)  # the best of a training run may be the last too
         cells[key], runs[key] = row, run
     return Contender(letter, label, cells, runs, older)
 

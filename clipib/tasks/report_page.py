@@ -181,7 +181,9 @@ def _comparison(key: Key, base: Contender, other: Contender, delta: Delta | None
     """One difference in words, of which the other checkpoint is the subject."""
     row, known = other.cells[key], base.cells.get(key)
     n, name = f"n = {row.n:,}" if row.n is not None else "n not told", metric_name(key.metric, key.params)
-    if known is None or delta is None:
+    if known is not None and delta is None:
+        return f"has {name} {number(row.value)}, {base.letter} {number(known.value)} ({n}; not compared)"
+    if known is None:
         return f"has {name} {number(row.value)} ({n}), and {base.letter} has none"
     values = f"in {name}, {number(row.value)} against {number(known.value)}"
     if delta.value is None:

@@ -199,13 +199,13 @@ def test_gates_and_the_unfinished_are_shown(tmp_path):
         "pretrained,dataset,metric,params,gate,difference,low,high,margin,verdict,words",
         "p,d/e,acc1,x=1,max-drop,-0.1,-0.2,0.05,0.003,failed,no less than w",
     ]
-    odd = ["p,d,acc5,probe=knn;shots=1,,,,,,no row,", "p,d,ece,,,wide,nan,x,y,passed,"]
+    odd = ["p,d,acc5,probe=knn;shots=1,,,,,,no row,", "p,d,ece,,,0.5,nan,wide,y,passed,"]
     (a / "gates.csv").write_text("\n".join([*lines, *odd]))
     page = read(report(a, out=tmp_path / "r.html").path)
     text = " ".join(page.text.split())
     assert "✗ failed no less than w d/ e acc1 (x=1) max-drop 0.003" in text
     assert "0.1000 \N{MINUS SIGN}0.2000 to +0.0500" in text and "acc5 (knn probe, 1 shot)" in text
-    assert "✗ no row" in text and "✓ passed" in text
+    assert "✗ no row" in text and "✓ passed" in text and "+0.5000" in text and "nan" not in text
     assert "is not finished, or was cut off" in text and '"seed": 7' in text
 
 
@@ -359,3 +359,16 @@ def test_settings_changed_by_hand_cost_the_pictures_only(tmp_path, settings):
     assert Pictures().why_missing(run, run.rows[0])
     (a / "results.json").write_text(json.dumps({"status": "complete", "settings": settings}))
     assert "No pictures: " in read(report(a, out=tmp_path / "r.html").path).text
+
+
+def test_the_stages_of_a_training_run_are_columns(tmp_path):
+    values = {"start": (0.1, "0"), "best": (0.5, "1"), "last": (0.5, "1")}
+    rows = [
+        made_row("acc1", value, command="finetune", params=f"stage={stage}", checkpoint_sha256=sha * 64)
+        for stage, (value, sha) in values.items()
+    ]
+    run = made_run(tmp_path / "a", rows)
+    start, best = contenders_of([read_run(run)])
+    assert list(start.cells) == list(best.cells) and start.older == best.older == 0
+    text = read(report(run, out=tmp_path / "r.html").path).text
+    assert "stage=" not in text and "has none" not in text
