@@ -199,7 +199,7 @@ def test_gates_and_the_unfinished_are_shown(tmp_path):
         "pretrained,dataset,metric,params,gate,difference,low,high,margin,verdict,words",
         "p,d/e,acc1,x=1,max-drop,-0.1,-0.2,0.05,0.003,failed,no less than w",
     ]
-    odd = ["p,d,acc5,probe=knn;shots=1,,,,,,no row,", "p,d,ece,,,0.5,nan,wide,y,passed,"]
+    odd = ["p,d,acc5,probe=knn;shots=1,,,,,,no row,", "p,d,ece,,,0.5,nan,0.6,y,passed,"]
     (a / "gates.csv").write_text("\n".join([*lines, *odd]))
     page = read(report(a, out=tmp_path / "r.html").path)
     text = " ".join(page.text.split())
