@@ -65,7 +65,7 @@ def compare(
     Ends with 0 whatever it finds, and with 2 where the two cannot be compared.
     """
     progress = make_progress()
-    from clipib.tasks.compare import NOT_SHOWN
+    from clipib.tasks.adjusted import NOT_SHOWN
     from clipib.tasks.compare import compare as run
 
     found = run(

@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 
 from clipib.errors import UserError
 from clipib.files import write_aside
-from clipib.metrics.catalog import HIGHER, PROPORTION, metric_of
-from clipib.metrics.multiple import benjamini_hochberg
+from clipib.metrics.catalog import PROPORTION, metric_of
 from clipib.metrics.paired import Difference
 from clipib.metrics.power import detectable_difference, detectable_mean_difference
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
+from clipib.tasks.adjusted import adjust_over_datasets, verdict_of
 from clipib.tasks.flips import Flip, draw_flips, find_flips
 from clipib.tasks.paired import Paired, comparable, join_samples, match, pair
 from clipib.tasks.results import Row
 from clipib.tasks.run_data import open_run_data
 from clipib.tasks.runs import CheckpointName, Run, checkpoints_of, read_run, rows_of_checkpoint
 
-BETTER, WORSE, NOT_SHOWN, NOT_TESTED = "better", "worse", "no difference shown", "not tested"
+NOT_TESTED = "not tested"
 POWER = 0.8
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -242,21 +242,14 @@ def _detectable(metric: str, found: Difference, n: int, alpha: float) -> float |
 
 def _adjusted(lines: list[Line], alpha: float) -> list[Line]:
     """With p values adjusted over the data sets of each metric, and verdicts from those."""
-    families: dict[tuple[str, ...], list[int]] = {}
-    for i, line in enumerate(lines):
-        if line.p is not None:
-            families.setdefault((line.command, line.protocol, line.metric, line.params), []).append(i)
-    lines = list(lines)
-    for members in families.values():
-        for i, p in zip(members, benjamini_hochberg([lines[i].p for i in members]), strict=True):
-            lines[i] = lines[i]._replace(p_adjusted=float(p), verdict=_verdict(lines[i], float(p), alpha))
-    return lines
-
-
-def _verdict(line: Line, p: float, alpha: float) -> str:
-    if p > alpha or not line.difference:
-        return NOT_SHOWN
-    return BETTER if (line.difference > 0) == (metric_of(line.metric).better == HIGHER) else WORSE
+    families = [(line.command, line.protocol, line.metric, line.params) for line in lines]
+    adjusted = adjust_over_datasets([line.p for line in lines], families)
+    return [
+        line
+        if p is None
+        else line._replace(p_adjusted=p, verdict=verdict_of(line.metric, line.difference, p, alpha=alpha))
+        for line, p in zip(lines, adjusted, strict=True)
+    ]
 
 
 def _flips(a: Run, b: Run, pairs: list[tuple[Row, Row]], lines: list[Line], *, named: bool) -> list[Flip]:

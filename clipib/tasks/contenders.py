@@ -7,15 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from clipib.errors import UserError
-from clipib.metrics.catalog import HIGHER, metric_of
 from clipib.metrics.paired import Difference
+from clipib.progress import SILENT, Progress
+from clipib.tasks.adjusted import adjust_over_datasets, family_of, verdict_of
 from clipib.tasks.paired import comparable, match, pair
-from clipib.tasks.results import RUN_PARAMS, Row, run_params_of
+from clipib.tasks.results import PROBE_PARAMS, RUN_PARAMS, Row, run_params_of
 from clipib.tasks.runs import Run
+from clipib.tasks.sound_samples import trouble_of
 
 NAME = ("model", "pretrained", "checkpoint_sha256")
 CONDITIONS = ("protocol", "precision", "similarity", "limit", "seed")
-MARKS = ("overlap", "group", "over")  # params that tell of a result, not of what was asked
+MARKS = ("overlap", "group", "over", "stage")  # params that tell of a result, not of what was asked
+OF_LINE = ("probe", "shots")  # params of a run that tell its lines apart, not its columns
+WITHIN = (*PROBE_PARAMS, "train")  # params of a run that do not make another column
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -48,23 +52,35 @@ class Delta(NamedTuple):
 
     value: contender - baseline, None where they are not comparable. difference: with its interval, None where that is
     not known; `why` says why.
-    verdict: "better" or "worse" where the interval leaves 0 out, "no difference shown" where it does not, or "".
+    p: of no difference, adjusted over the data sets of the metric; None without an interval.
+    verdict: "better" or "worse" where p is at most 0.05, "no difference shown" where it is not, or "".
     """
 
     value: float | None
     difference: Difference | None
-    verdict: str
     why: str
+    p: float | None = None
+    verdict: str = ""
 
 
 def contenders_of(runs: Sequence[Run]) -> list[Contender]:
     """The checkpoints of several runs, in their order.
 
-    Rows of one checkpoint in several runs are one contender, unless two runs tell of the same number.
+    Rows of one checkpoint in several runs are one contender, unless two runs tell of the same number. Of a probe the
+    means over draws are told and what all images taught, not the single draws.
+
+    Raises:
+        UserError: when a run has nothing but draws.
     """
     grouped: dict[tuple, list[tuple[Run, Row]]] = {}
     for run in runs:
-        for row in run.rows:
+        rows = [row for row in run.rows if "probe_seed" not in params_of(row.params)]
+        if not rows:
+            raise UserError(
+                f"'{run.path}' has single draws of a probe only: it is not finished, or was cut off.",
+                hint="Run it again, it goes on where it stopped.",
+            )
+        for row in rows:
             grouped.setdefault(_identity(row), []).append((run, row))
     split: list[tuple[Row, list[tuple[Run, Row]]]] = []
     for members in grouped.values():
@@ -82,8 +98,46 @@ def contenders_of(runs: Sequence[Run]) -> list[Contender]:
 
 def key_of(row: Row) -> Key:
     """What a row's number is of, whoever it belongs to."""
-    own = [p for p in row.params.split(";") if p.partition("=")[0] not in (*RUN_PARAMS, *MARKS)]
+    hidden = {*RUN_PARAMS, *MARKS} - {*OF_LINE}
+    own = [p for p in row.params.split(";") if p.partition("=")[0] not in hidden]
     return Key(row.command, row.dataset, row.split, row.metric, ";".join(own))
+
+
+def params_of(text: str) -> dict[str, str]:
+    """Params by name; one without a value has an empty one."""
+    parts = (part.partition("=") for part in text.split(";") if part)
+    return {name: value for name, _, value in parts}
+
+
+def compare_all(
+    contenders: Sequence[Contender], *, seed: int = 0, progress: Progress = SILENT
+) -> dict[tuple[str, Key], Delta]:
+    """The differences of every other contender to the first, by its letter and what the number is of.
+
+    Verdicts go by p values that are adjusted over the data sets of each metric, as `clipib.tasks.compare` does.
+
+    Args:
+        seed: of the bootstrap that some intervals come from.
+    """
+    base, deltas = contenders[0], {}
+    wanted = [(other, key) for other in contenders[1:] for key in other.cells if key in base.cells]
+    with progress.track("comparing", len(wanted), unit="metrics") as advance:
+        for other, key in sorted(wanted, key=lambda pair: pair[1][:3]):  # the samples of one data set are read once
+            delta = compare_with(base, other, key, seed=seed)
+            if delta is not None:
+                deltas[other.letter, key] = delta
+            advance()
+    places = list(deltas)
+    cells = {other.letter: other.cells for other in contenders}
+    families = [(letter, *family_of(base.cells[key], cells[letter][key])) for letter, key in places]
+    found = [deltas[place].difference for place in places]
+    for place, difference, p in zip(
+        places, found, adjust_over_datasets([d and d.p for d in found], families), strict=True
+    ):
+        if p is not None:
+            verdict = verdict_of(place[1].metric, difference.value, p)
+            deltas[place] = deltas[place]._replace(p=p, verdict=verdict)
+    return deltas
 
 
 def compare_with(baseline: Contender, other: Contender, key: Key, *, seed: int = 0) -> Delta | None:
@@ -98,22 +152,23 @@ def compare_with(baseline: Contender, other: Contender, key: Key, *, seed: int =
     try:
         matched = match([a], [b]).pairs
     except UserError as error:
-        return Delta(None, None, "", _reason(error, key))
+        return Delta(None, None, _reason(error, key))
     if not matched:
         return None
-    found = pair(baseline.runs[key], other.runs[key], a, b, seed=seed)
+    run_a, run_b = baseline.runs[key], other.runs[key]
+    if "seeds" in params_of(a.params):
+        return Delta(b.value - a.value, None, "means over draws")
+    for contender, run, row in ((baseline, run_a, a), (other, run_b, b)):
+        if trouble_of(run, row):
+            return Delta(b.value - a.value, None, f"the per-sample file of {contender.letter} cannot be used")
+    found = pair(run_a, run_b, a, b, seed=seed)
     if found.difference is None:
         letters = {"A": baseline.letter, "B": other.letter}
-        return Delta(b.value - a.value, None, "", re.sub(r"\b[AB]\b", lambda name: letters[name[0]], found.why))
+        return Delta(b.value - a.value, None, re.sub(r"\b[AB]\b", lambda name: letters[name[0]], found.why))
     lone = found.only_a + found.only_b
-    why = f"{lone:,} samples are in one of the two only" if lone else ""
-    return Delta(found.difference.value, found.difference, _verdict(key.metric, found.difference), why)
-
-
-def _verdict(metric: str, difference: Difference) -> str:
-    if difference.low <= 0 <= difference.high:
-        return "no difference shown"
-    return "better" if (difference.low > 0) == (metric_of(metric).better == HIGHER) else "worse"
+    return Delta(
+        found.difference.value, found.difference, f"{lone:,} samples are in one of the two only" if lone else ""
+    )
 
 
 def _reason(error: UserError, key: Key) -> str:
@@ -123,14 +178,24 @@ def _reason(error: UserError, key: Key) -> str:
 
 
 def _identity(row: Row) -> tuple:
-    return (*(getattr(row, c) for c in (*NAME, *CONDITIONS)), ";".join(run_params_of(row)))
+    return (*(getattr(row, c) for c in (*NAME, *CONDITIONS)), _column_params(row))
+
+
+def _seen(row: Row) -> tuple:
+    """What tells a row from one that says the same again."""
+    return row.data_sha256, row.prompts_sha256, row.value, run_params_of(row)
+
+
+def _column_params(row: Row) -> str:
+    """What a row says of how its whole run was done, less what tells its lines apart."""
+    return ";".join(p for p in run_params_of(row) if p.partition("=")[0] not in WITHIN)
 
 
 def _contender(letter: str, label: str, members: Iterable[tuple[Run, Row]]) -> Contender:
     cells, runs, older = {}, {}, 0
     for run, row in members:
         key = key_of(row)
-        older += key in cells
+        older += key in cells and _seen(cells[key]) != _seen(row)  # the best of a training run may be the last too
         cells[key], runs[key] = row, run
     return Contender(letter, label, cells, runs, older)
 
@@ -157,7 +222,7 @@ def _facts(members: Sequence[tuple[Run, Row]]) -> Mapping[str, str]:
         "checkpoint": row.checkpoint_sha256[:8],
         "protocol": row.protocol,
         "precision": row.precision,
-        "params": ";".join(run_params_of(row)) or "default settings",
+        "params": _column_params(row) or "default settings",
         "similarity": row.similarity,
         "limit": f"limit {row.limit:,}" if row.limit else "no limit",
         "seed": f"seed {row.seed}",

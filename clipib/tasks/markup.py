@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 VOID = ("meta", "img", "br", "hr", "link", "wbr")  # elements that have no end
@@ -51,6 +52,16 @@ def join(content: Iterable[object]) -> Html:
         else:
             parts.append(html.escape(str(piece)))
     return Html("".join(parts))
+
+
+def breakable(text: str) -> Html:
+    """Text whose lines may end behind each slash, as those of paths do.
+
+    Example:
+        >>> breakable("a/b")
+        'a/<wbr>b'
+    """
+    return join([part, tag("wbr")] if part.endswith("/") else part for part in re.split(r"(?<=/)", text))
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str = "", left: int = 1) -> Html:

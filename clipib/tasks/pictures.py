@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clipib.data.dataset import Dataset
 from clipib.errors import UserError
@@ -59,6 +59,7 @@ class Pictures:
         """The data set of a row with the place of each sample, or why it cannot be opened."""
         key = (str(run.path), row.command, row.dataset, row.split, row.limit, row.data_sha256)
         if key not in self._found:
+            run = run._replace(settings=_readable(run.settings))
             options = {"data_root": self.data_root, "cache_dir": run.settings.get("cache_dir"), "fetch": False}
             try:
                 (dataset,) = open_run_data(run, [row], **options).values()
@@ -66,3 +67,12 @@ class Pictures:
             except UserError as error:
                 self._found[key] = error
         return self._found[key]
+
+
+def _readable(settings: object) -> dict[str, Any]:
+    """Of what a run was asked for what may say where its data lie; anything else may have been changed by hand."""
+    given = settings if isinstance(settings, dict) else {}
+    texts = {name: value for name, value in given.items() if isinstance(value, str)}
+    datasets = given.get("datasets")
+    several = isinstance(datasets, list) and all(isinstance(name, str) for name in datasets)
+    return texts | ({"datasets": datasets} if several else {})

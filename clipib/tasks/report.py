@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +10,15 @@ from typing import NamedTuple
 from clipib.errors import UserError
 from clipib.files import size_text, write_aside
 from clipib.progress import SILENT, Progress, counted
-from clipib.tasks.contenders import Contender, Key, compare_with, contenders_of
+from clipib.tasks.contenders import Contender, Key, compare_all, contenders_of, params_of
 from clipib.tasks.markup import Html, tag
 from clipib.tasks.pictures import Pictures
 from clipib.tasks.report_details import dataset_section
+from clipib.tasks.report_gates import gates_section
 from clipib.tasks.report_page import (
     Deltas,
     anchor,
     contender_list,
-    gates_section,
     headline,
     metric_table,
     name_of,
@@ -74,7 +75,7 @@ def report(
         if run.status == "running":
             progress.warn(f"'{run.path}' is not finished, or was cut off: the page tells of what stands in its rows")
     contenders = contenders_of(found)
-    deltas = _deltas(contenders, seed, progress)
+    deltas = compare_all(contenders, seed=seed, progress=progress)
     text = _page(found, contenders, deltas, Pictures(data_root), progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_aside(out, lambda file: file.write(text.encode()))
@@ -84,23 +85,10 @@ def report(
     return Report(out, len(contenders), len(datasets), n_bytes)
 
 
-def _deltas(contenders: Sequence[Contender], seed: int, progress: Progress) -> Deltas:
-    """The differences of every other contender to the first."""
-    wanted = [(other, key) for other in contenders[1:] for key in other.cells if key in contenders[0].cells]
-    deltas = {}
-    with progress.track("comparing", len(wanted), unit="metrics") as advance:
-        for other, key in sorted(wanted, key=lambda pair: pair[1][:3]):  # the samples of one data set are read once
-            delta = compare_with(contenders[0], other, key, seed=seed)
-            if delta is not None:
-                deltas[other.letter, key] = delta
-            advance()
-    return deltas
-
-
 def _page(
     runs: Sequence[Run], contenders: Sequence[Contender], deltas: Deltas, pictures: Pictures, progress: Progress
 ) -> str:
-    keys = list(dict.fromkeys(key for c in contenders for key in c.cells))
+    keys = sorted(dict.fromkeys(key for c in contenders for key in c.cells), key=_shots)
     by_dataset: dict[tuple[str, str], list[Key]] = {}
     for key in keys:
         by_dataset.setdefault((key.dataset, key.split), []).append(key)
@@ -131,16 +119,27 @@ def _page(
 
 
 def _main(keys: Sequence[Key], contenders: Sequence[Contender]) -> list[Key]:
-    """The metrics that speak for a data set; the first where none is marked."""
-    return [k for k in keys if any(k in c.cells and c.cells[k].is_main for c in contenders)] or list(keys[:1])
+    """The metrics that speak for a data set; the first where none is marked, of probes that of most shots."""
+    marked = [k for k in keys if any(k in c.cells and c.cells[k].is_main for c in contenders)]
+    return marked or [max(keys, key=_shots)]
+
+
+def _shots(key: Key) -> tuple[str, float]:
+    """The place of a probe's line among others: after those that are of none, few shots first."""
+    params = params_of(key.params)
+    shots = params.get("shots", "") if "probe" in params else "0"
+    return params.get("probe", ""), float(shots) if shots.isdecimal() else math.inf
 
 
 def _caption(contenders: Sequence[Contender]) -> str:
+    drawn = any("seeds" in params_of(row.params) for c in contenders for row in c.cells.values())
+    draws = " Of few shots: mean and interval over draws of the training images, not over test images." * drawn
     if len(contenders) == 1:
-        return "Value and 95 % interval."
+        return f"Value and 95 % interval.{draws}"
     return (
         f"Value, 95 % interval, and below it the difference to {contenders[0].letter} with its paired 95 % interval; "
-        "▲ or ▼ where that leaves out 0. Each interval is for its own number, not for all of them at once."
+        "▲ or ▼ where p is at most 0.05, adjusted over the data sets of each metric (Benjamini and Hochberg). Each "
+        f"interval is for its own number, not for all of them at once.{draws}"
     )
 
 

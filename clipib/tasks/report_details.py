@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from clipib.progress import counted
-from clipib.tasks.contenders import Contender, Key
-from clipib.tasks.markup import Html, details, table, tag
+from clipib.tasks.contenders import Contender, Key, params_of
+from clipib.tasks.markup import Html, breakable, details, table, tag
 from clipib.tasks.per_class import PerClass, per_class
 from clipib.tasks.pictures import Pictures, Thumbnail
 from clipib.tasks.report_charts import MOST_BARS, MOST_CELLS, MOST_SERIES, confusion_chart, recall_chart
-from clipib.tasks.report_page import Deltas, anchor, badge, metric_table, name_of
+from clipib.tasks.report_page import Deltas, anchor, badge, metric_name, metric_table, name_of
 from clipib.tasks.report_samples import Sample, Shown, flipped_samples, worst_samples
 from clipib.tasks.results import Row
 from clipib.tasks.runs import Run
+from clipib.tasks.sound_samples import trouble_of
 
 MOST_PAIRS = 25  # confused pairs
 CLASSIFIED = ("acc1", "mean_per_class_recall", "macro_f1")  # whose samples tell of classes
@@ -37,15 +37,29 @@ def dataset_section(keys: Sequence[Key], contenders: Sequence[Contender], deltas
         tag("p", about, class_="quiet"),
         metric_table(keys, contenders, deltas, by_dataset=False, caption="All metrics"),
     ]
-    classes = [(c, found) for c in contenders if (found := _classes(c, keys))]
-    if classes:
-        body += class_part(classes, contenders)
+    troubles = dict.fromkeys(
+        trouble
+        for c in contenders
+        for key in keys
+        if key in c.cells and (trouble := trouble_of(c.runs[key], c.cells[key]))
+    )
+    body += [tag("p", f"{trouble[:1].upper()}{trouble[1:]}: it is left out.", class_="warn") for trouble in troubles]
+    for way in dict.fromkeys(key.params for key in keys if _is_told(key)):
+        own = [key for key in keys if key.params == way]
+        if classes := [(c, found) for c in contenders if (found := _classes(c, own))]:
+            body += class_part(classes, contenders, of=_way(way))
     body += sample_part(keys, contenders, deltas, pictures)
     return tag("section", body)
 
 
-def class_part(classes: Sequence[tuple[Contender, PerClass]], contenders: Sequence[Contender]) -> list[Html]:
-    """Recall by class, a table of all classes, and what is taken for what."""
+def class_part(
+    classes: Sequence[tuple[Contender, PerClass]], contenders: Sequence[Contender], *, of: str = ""
+) -> list[Html]:
+    """Recall by class, a table of all classes, and what is taken for what.
+
+    Args:
+        of: how the classes were told, for the headings.
+    """
     classes = classes[:MOST_SERIES]
     first, base = classes[0]
     order, names = base.worst_first(), base.classnames
@@ -57,7 +71,7 @@ def class_part(classes: Sequence[tuple[Contender, PerClass]], contenders: Sequen
     more = f", and {len(order) - len(few):,} more in the table" if len(order) > len(few) else ""
     left_out = len(contenders) - len(classes)
     parts = [
-        tag("h3", "Recall by class"),
+        tag("h3", f"Recall by class{of}"),
         tag("p", [badge(c, contenders.index(c)) for c, _ in classes], f" {what}{more}", class_="quiet"),
         recall_chart(
             [names[k] for k in order[few]],
@@ -68,7 +82,7 @@ def class_part(classes: Sequence[tuple[Contender, PerClass]], contenders: Sequen
         ),
         tag("p", f"{counted(left_out, 'checkpoint')} not shown here.", class_="quiet") if left_out else None,
         details("All classes as a table", _class_table(classes, order)),
-        tag("h3", "What is taken for what"),
+        tag("h3", f"What is taken for what{of}"),
     ]
     if len(names) > MOST_CELLS:
         return [*parts, _pairs_table(classes)]
@@ -81,14 +95,14 @@ def class_part(classes: Sequence[tuple[Contender, PerClass]], contenders: Sequen
 
 def sample_part(keys: Sequence[Key], contenders: Sequence[Contender], deltas: Deltas, pictures: Pictures) -> list[Html]:
     """The worst samples of each contender, and those that flipped between the baseline and each other one."""
-    wanted = [key for key in keys if key.metric in SAMPLED and not key.params]
-    commands = {key.command: key for key in reversed(wanted)}
+    wanted = [key for key in keys if key.metric in SAMPLED and _is_told(key)]
+    commands = {(key.command, key.params): key for key in reversed(wanted)}
     parts = []
     for contender in contenders[:MOST_SERIES]:
         for key in commands.values():
             if key in contender.cells:
                 run, row = contender.runs[key], contender.cells[key]
-                parts += _galleries(worst_samples(run, row), run, row, pictures, of=contender.letter)
+                parts += _galleries(worst_samples(run, row), run, row, pictures, of=contender.letter + _way(key.params))
     flips, base = [], contenders[0]
     for other in contenders[1:MOST_SERIES]:
         for key in wanted:
@@ -96,7 +110,7 @@ def sample_part(keys: Sequence[Key], contenders: Sequence[Contender], deltas: De
             if delta and delta.difference:  # joined sample by sample
                 runs, rows = (base.runs[key], other.runs[key]), (base.cells[key], other.cells[key])
                 shown = flipped_samples(*runs, *rows, base.letter + other.letter)
-                flips += _galleries(shown, runs[0], rows[0], pictures, of=key.metric)
+                flips += _galleries(shown, runs[0], rows[0], pictures, of=metric_name(key.metric, key.params))
     return [
         *([tag("h3", "Worst samples"), parts] if parts else []),
         *([tag("h3", "Flipped samples"), flips] if flips else []),
@@ -126,14 +140,29 @@ def _figure(sample: Sample, picture: Thumbnail | None, why: str) -> Html:
     if picture:
         told = f"{sample.lines[0]}: {sample.sample_id}"
         image = tag("img", src=picture.url, width=picture.width, height=picture.height, alt=told)
-    name = [[part, tag("wbr")] for part in re.split(r"(?<=/)", sample.sample_id)]  # broken between folders first
-    below = [tag("b", sample.lines[0]), (tag("span", line) for line in (*sample.lines[1:], name))]
+    below = [
+        tag("b", sample.lines[0]),
+        (tag("span", line) for line in (*sample.lines[1:], breakable(sample.sample_id))),
+    ]
     return tag("figure", None if why else tag("div", image, class_="frame"), tag("figcaption", below))
 
 
 def _classes(contender: Contender, keys: Sequence[Key]) -> PerClass | None:
-    key = next((k for k in keys if k.metric in CLASSIFIED and not k.params and k in contender.cells), None)
-    return per_class(contender.runs[key], contender.cells[key]) if key else None
+    key = next((k for k in keys if k.metric in CLASSIFIED and k in contender.cells), None)
+    if key is None or trouble_of(contender.runs[key], contender.cells[key]):
+        return None
+    return per_class(contender.runs[key], contender.cells[key])
+
+
+def _is_told(key: Key) -> bool:
+    """Whether classes and samples are told of: those of a whole evaluation, or of a probe that learnt from all."""
+    params = params_of(key.params)
+    return not params or (set(params) == {"probe", "shots"} and params["shots"] == "all")
+
+
+def _way(params: str) -> str:
+    """How classes were told, behind a heading; nothing where it is by the text."""
+    return f" ({params_of(params)['probe']} probe, all images)" if params else ""
 
 
 def _class_table(classes: Sequence[tuple[Contender, PerClass]], order: np.ndarray) -> Html:

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clipib import __version__
 from clipib.metrics.catalog import metric_of
 from clipib.progress import counted
-from clipib.tasks.contenders import Contender, Delta, Key
+from clipib.tasks.contenders import Contender, Delta, Key, params_of
 from clipib.tasks.markup import Html, details, join, table, tag
 from clipib.tasks.report_charts import mark
-from clipib.tasks.results import GATES_FILE, JSON_FILE, Row
+from clipib.tasks.results import JSON_FILE, Row
 from clipib.tasks.runs import Run
 
 STYLE = Path(__file__).with_name("report.css")
-GATE_COLUMNS = {  # of gates.csv, and what the page calls them
-    "pretrained": "checkpoint",
-    "dataset": "data set",
-    "metric": "metric",
-    "gate": "gate",
-    "baseline": "baseline",
-    "value": "value",
-    "difference": "difference",
-    "margin": "margin",
-    "verdict": "verdict",
-    "words": "in words",
-}
 MINUS = "\N{MINUS SIGN}"
 ARROWS = {"better": "▲ better", "worse": "▼ worse", "no difference shown": "no difference shown"}
 VERBS = {
@@ -58,6 +45,25 @@ def name_of(dataset: str, split: str) -> str:
     return dataset if not split or dataset.endswith(split) else f"{dataset} ({split})"
 
 
+def metric_name(metric: str, params: str) -> str:
+    """A metric with what else its number depends on; of probes in words.
+
+    Example:
+        >>> metric_name("acc1", "probe=linear;shots=4"), metric_name("nll", "temperature=fit")
+        ('acc1 (linear probe, 4 shots)', 'nll (temperature=fit)')
+    """
+    own = params_of(params)
+    words = [f"{own['probe']} probe"] if "probe" in own else []
+    if words and (shots := own.get("shots")):
+        words.append("all images" if shots == "all" else counted(int(shots), "shot") if shots.isdecimal() else shots)
+        own.pop("shots")
+    if words:
+        own.pop("probe")
+    rest = ";".join(f"{name}={value}" if value else name for name, value in own.items())
+    inside = ", ".join(filter(None, [*words, rest]))
+    return f"{metric} ({inside})" if inside else metric
+
+
 def badge(contender: Contender, place: int) -> Html:
     """A contender's letter with the mark that it has in charts."""
     shape = tag("svg", mark(place, 7, 7), width=14, height=14, viewBox="0 0 14 14", aria_hidden="true")
@@ -79,7 +85,7 @@ def headline(keys: Sequence[Key], contenders: Sequence[Contender], deltas: Delta
     """What the main metrics of one data set say in plain words, a paragraph for each checkpoint but the baseline."""
     name = name_of(keys[0].dataset, keys[0].split)
     if len(contenders) == 1:
-        parts = [_statement(contenders[0].cells[key]) for key in keys]
+        parts = [_statement(key, contenders[0].cells[key]) for key in keys]
         return [tag("p", tag("b", name), ": ", "; ".join(parts), ".")]
     base, lines = contenders[0], []
     for other in contenders[1:]:
@@ -87,7 +93,7 @@ def headline(keys: Sequence[Key], contenders: Sequence[Contender], deltas: Delta
         if parts:
             lines.append(tag("p", tag("b", name), f": {other.letter} ", "; ".join(parts), "."))
     if not lines:
-        parts = [_statement(base.cells[key]) for key in keys if key in base.cells]
+        parts = [_statement(key, base.cells[key]) for key in keys if key in base.cells]
         lines.append(tag("p", tag("b", name), f", {base.letter} alone: ", "; ".join(parts), "."))
     return lines
 
@@ -107,7 +113,7 @@ def metric_table(
         rows = [c.cells[key] for _, c in shown if key in c.cells]
         n = rows[0].n if len({r.n for r in rows}) == 1 else None
         cells = [_cell(c.cells.get(key), deltas.get((c.letter, key)), with_n=n is None) for _, c in shown]
-        metric = key.metric + f" ({key.params})" * bool(key.params)
+        metric = metric_name(key.metric, key.params)
         if by_dataset:
             name = join([tag("a", name_of(key.dataset, key.split), href=f"#{anchor(key)}"), tag("small", metric)])
         else:
@@ -119,22 +125,6 @@ def metric_table(
 def anchor(key: Key) -> str:
     """What links to a data set's section."""
     return "data-" + "".join(c if c.isalnum() else "-" for c in f"{key.dataset}-{key.split}")
-
-
-def gates_section(runs: Iterable[Run]) -> list[Html]:
-    """The gates that lie in the runs' folders, as they were judged."""
-    found = []
-    for run in runs:
-        try:
-            with (run.samples.parent / GATES_FILE).open(encoding="utf-8", newline="") as file:
-                records = list(csv.DictReader(file))
-        except (OSError, csv.Error, UnicodeDecodeError):
-            continue
-        if records:
-            shown = {column: words for column, words in GATE_COLUMNS.items() if any(r.get(column) for r in records)}
-            lines = [[_gate_cell(column, record) for column in shown] for record in records]
-            found.append(table(list(shown.values()), lines, left=4, caption=f"Gates of {run.path}"))
-    return [tag("h2", "Gates", id="gates"), *found] if found else []
 
 
 def settings_section(runs: Sequence[Run], contenders: Sequence[Contender]) -> list[Html]:
@@ -170,11 +160,18 @@ def interval(row: Row) -> str:
     return f"{row.ci_low:.4f} to {row.ci_high:.4f}" if row.ci_low is not None and row.ci_high is not None else ""
 
 
-def _statement(row: Row) -> str:
+def p_text(p: float) -> str:
+    """A p value; of a tiny one the bound."""
+    return f"p = {p:.4f}" if p >= 0.0001 else "p < 0.0001"
+
+
+def _statement(key: Key, row: Row) -> str:
     """One number in words."""
-    known = metric_of(row.metric)
-    words = f"{known.words} ({row.metric})" if known else row.metric
-    between = f" (95 % interval {interval(row)})" if interval(row) else ""
+    known, name = metric_of(row.metric), metric_name(key.metric, key.params)
+    words = f"{known.words} ({name})" if known else name
+    seeds = params_of(row.params).get("seeds")
+    over = f" of the mean over {seeds} draws" if seeds else ""
+    between = f" (95 % interval{over} {interval(row)})" if interval(row) else ""
     return (
         f"{words} {number(row.value)}{between}, n = {row.n:,}" if row.n is not None else f"{words} {number(row.value)}"
     )
@@ -183,16 +180,18 @@ def _statement(row: Row) -> str:
 def _comparison(key: Key, base: Contender, other: Contender, delta: Delta | None) -> str:
     """One difference in words, of which the other checkpoint is the subject."""
     row, known = other.cells[key], base.cells.get(key)
-    n = f"n = {row.n:,}" if row.n is not None else "n not told"
-    if known is None or delta is None:
-        return f"has {key.metric} {number(row.value)} ({n}), and {base.letter} has none"
-    values = f"in {key.metric}, {number(row.value)} against {number(known.value)}"
+    n, name = f"n = {row.n:,}" if row.n is not None else "n not told", metric_name(key.metric, key.params)
+    if known is not None and delta is None:
+        return f"has {name} {number(row.value)}, {base.letter} {number(known.value)} ({n}; not compared)"
+    if known is None:
+        return f"has {name} {number(row.value)} ({n}), and {base.letter} has none"
+    values = f"in {name}, {number(row.value)} against {number(known.value)}"
     if delta.value is None:
         return f"is not compared to {base.letter} {values} ({n}; {delta.why})"
     if delta.difference is None:
         return f"is {signed(delta.value)} from {base.letter} {values} ({n}; no interval: {delta.why})"
     between = f"{signed(delta.difference.low)} to {signed(delta.difference.high)}"
-    told = f"(difference {signed(delta.value)}, 95 % interval {between}, {n})"
+    told = f"(difference {signed(delta.value)}, 95 % interval {between}, adjusted {p_text(delta.p)}, {n})"
     return f"{VERBS[delta.verdict]} {base.letter} {values} {told}"
 
 
@@ -200,6 +199,8 @@ def _cell(row: Row | None, delta: Delta | None, *, with_n: bool) -> Html | str:
     if row is None:
         return tag("span", "\N{EN DASH}", class_="quiet")
     parts = [number(row.value), tag("small", interval(row)) if interval(row) else None]
+    if seeds := params_of(row.params).get("seeds"):
+        parts.append(tag("small", f"over {seeds} {'draw' if seeds == '1' else 'draws'}"))
     if with_n and row.n is not None:
         parts.append(tag("small", f"n = {row.n:,}"))
     if row.limit:
@@ -215,35 +216,14 @@ def _delta(delta: Delta | None) -> Html | None:
     if delta is None:
         return None
     if delta.value is None:
-        return tag("small", delta.why)
+        return tag("small", delta.why, class_="note")
     if delta.difference is None:
-        return tag("small", f"{signed(delta.value)}, no interval: {delta.why}")
+        return tag("small", f"{signed(delta.value)}, no interval: {delta.why}", class_="note")
     between = f"{signed(delta.value)} ({signed(delta.difference.low)} to {signed(delta.difference.high)})"
     marked = tag(
         "span",
         ARROWS[delta.verdict],
         class_=delta.verdict.split()[0] if delta.verdict != "no difference shown" else "quiet",
     )
-    return join([tag("span", between, class_="delta"), tag("span", marked, class_="delta")])
-
-
-def _gate_cell(column: str, record: Mapping[str, str | None]) -> Html | str:
-    """One cell of a gate: numbers as elsewhere on the page, the verdict marked also without colour."""
-    text = record.get(column) or ""
-    if column == "verdict":
-        mark, kind = ("✓", "better") if text == "passed" else ("✗", "worse")
-        return tag("span", f"{mark} {text}", class_=kind)
-    if column == "dataset":
-        return name_of(text, record.get("split") or "")
-    if column == "metric" and record.get("params"):
-        return f"{text} ({record['params']})"
-    try:
-        value = float(text) if column in ("baseline", "value", "difference", "margin") else None
-    except ValueError:
-        return text
-    if value is None:
-        return text
-    if column == "difference":
-        low, high = record.get("low"), record.get("high")
-        return signed(value) + (f" ({signed(float(low))} to {signed(float(high))})" if low and high else "")
-    return f"{value:g}" if column == "margin" else number(value)
+    p = tag("span", f", {p_text(delta.p)}", class_="quiet")
+    return join([tag("span", between, class_="delta"), tag("span", marked, p, class_="delta")])

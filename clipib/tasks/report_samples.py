@@ -10,6 +10,7 @@ from clipib.tasks.paired import join_samples
 from clipib.tasks.per_class import classnames_of
 from clipib.tasks.results import Row
 from clipib.tasks.runs import Run, samples_of
+from clipib.tasks.sound_samples import trouble_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ def worst_samples(run: Run, row: Row) -> list[Shown]:
 
     Nothing where the samples are gone or tell of neither.
     """
-    frame = samples_of(run, row)
+    frame = None if trouble_of(run, row) else samples_of(run, row)
     if frame is None:
         return []
     columns = set(frame.columns)

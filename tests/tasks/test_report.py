@@ -7,14 +7,17 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_runs import classified, hits, made_row, made_run, ranked, share
 from PIL import Image
 
 from clipib.data.load import load_dataset
 from clipib.errors import UserError
-from clipib.tasks.contenders import compare_with, contenders_of, key_of
+from clipib.tasks.compare import compare
+from clipib.tasks.contenders import compare_all, contenders_of, key_of
 from clipib.tasks.markup import VOID
+from clipib.tasks.pictures import Pictures
 from clipib.tasks.report import report
 from clipib.tasks.report_charts import confusion_chart, recall_chart
 from clipib.tasks.runs import read_run
@@ -75,7 +78,7 @@ def test_the_page_of_two_runs_has_every_number(tmp_path):
     assert (found.checkpoints, found.datasets) == (2, 1) and found.n_bytes == found.path.stat().st_size
     run_a, run_b = read_run(a), read_run(b)
     ca, cb = contenders_of([run_a, run_b])
-    delta = compare_with(ca, cb, key_of(run_a.rows[0]))
+    delta = compare_all([ca, cb])[cb.letter, key_of(run_a.rows[0])]
     assert delta.value == pytest.approx(6 / 20) and delta.verdict == "better"
     between = f"+{delta.difference.low:.4f} to +{delta.difference.high:.4f}"
     for shown in ("0.6000", "0.9000", "0.4321 to 0.8765", "+0.3000", between, "▲ better", "n = 20"):
@@ -99,8 +102,8 @@ def test_lower_is_better_where_the_catalogue_says_so(tmp_path):
     row = made_row("nll", 1.2, is_main=True, checkpoint_sha256="2" * 64)
     made_run(tmp_path / "b", [row], {"d": [{**lines, "nll": lines["nll"] - 0.3}]})
     a, b = contenders_of([read_run(tmp_path / "a"), read_run(tmp_path / "b")])
-    assert compare_with(a, b, key_of(row)).verdict == "better"
-    assert compare_with(b, a, key_of(row)).verdict == "worse"
+    assert compare_all([a, b])[b.letter, key_of(row)].verdict == "better"
+    assert compare_all([b, a])[a.letter, key_of(row)].verdict == "worse"
 
 
 @pytest.mark.parametrize(
@@ -193,14 +196,26 @@ def test_pictures_come_from_the_data_and_only_from_the_same_data(tmp_path, photo
 def test_gates_and_the_unfinished_are_shown(tmp_path):
     a = made_run(tmp_path / "a", [made_row("acc1", 0.5)], status="running", seed=7)
     lines = [
-        "dataset,metric,params,difference,low,high,margin,verdict,words",
-        "d,acc1,x=1,-0.1,-0.2,0.05,0.003,failed,w",
+        "pretrained,dataset,metric,params,gate,difference,low,high,margin,verdict,words",
+        "p,d/e,acc1,x=1,max-drop,-0.1,-0.2,0.05,0.003,failed,no less than w",
     ]
-    (a / "gates.csv").write_text("\n".join([*lines, "d,acc5,,,,,,no row,", "d,ece,,,,,,passed,"]))
-    text = read(report(a, out=tmp_path / "r.html").path).text
-    assert "✗ failed" in text and "✗ no row" in text and "✓ passed" in text
-    assert "acc1 (x=1)" in text and "0.1000 (\N{MINUS SIGN}0.2000 to +0.0500)" in text and "0.003" in text
+    odd = ["p,d,acc5,probe=knn;shots=1,,,,,,no row,", "p,d,ece,,,0.5,nan,0.6,y,passed,"]
+    (a / "gates.csv").write_text("\n".join([*lines, *odd]))
+    page = read(report(a, out=tmp_path / "r.html").path)
+    text = " ".join(page.text.split())
+    assert "✗ failed no less than w d/ e acc1 (x=1) max-drop 0.003" in text
+    assert "0.1000 \N{MINUS SIGN}0.2000 to +0.0500" in text and "acc5 (knn probe, 1 shot)" in text
+    assert "✗ no row" in text and "✓ passed" in text and "+0.5000" in text and "nan" not in text
     assert "is not finished, or was cut off" in text and '"seed": 7' in text
+
+
+def test_the_verdict_of_a_gate_stands_first_and_its_reason_wraps(tmp_path):
+    a = made_run(tmp_path / "a", [made_row("acc1", 0.5)])
+    (a / "gates.csv").write_text(f"dataset,metric,gate,verdict,words\n{'d' * 90},acc1,fail-under,failed,{'why ' * 30}")
+    text = report(a, out=tmp_path / "r.html").path.read_text()
+    gates = text[text.index('class="gates"') : text.index("Main metrics")]
+    assert gates.index("failed") < gates.index("why why") < gates.index("ddd")
+    assert 'class="num"' not in gates  # whose lines never break
 
 
 def test_what_cannot_be_reported_is_refused(tmp_path):
@@ -247,3 +262,113 @@ def test_a_cell_is_as_dark_as_its_share_of_the_row():
 def test_settings_are_shown_as_they_are(tmp_path):
     a = made_run(tmp_path / "a", [made_row("acc1", 0.5)], templates=EVIL)
     assert json.dumps(EVIL) in read(report(a, out=tmp_path / "r.html").path).text
+
+
+def many_datasets(tmp_path, words_a, words_b):
+    """Two runs, of which each data set has one word of hits."""
+    for name, words in (("a", words_a), ("b", words_b)):
+        sha = name * 64
+        rows = [made_row("acc1", share(w), n=len(w), dataset=k, checkpoint_sha256=sha) for k, w in words.items()]
+        made_run(tmp_path / name, rows, {k: [hits(w)] for k, w in words.items()})
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_verdicts_are_those_of_compare(tmp_path):
+    """By itself d1 is worse; beside three data sets without a difference it is not."""
+    same = {f"d{i}": "10" * 20 for i in (2, 3, 4)}
+    runs = many_datasets(tmp_path, {"d1": "1" * 40, **same}, {"d1": "0" * 6 + "1" * 34, **same})
+    told = {line.dataset: line for line in compare(*runs).lines}
+    assert told["d1"].high < 0 and told["d1"].p < 0.05 < told["d1"].p_adjusted
+    contenders = contenders_of([read_run(run) for run in runs])
+    deltas = {key.dataset: delta for (_, key), delta in compare_all(contenders).items()}
+    assert {k: (d.p, d.verdict) for k, d in deltas.items()} == {
+        k: (line.p_adjusted, line.verdict) for k, line in told.items()
+    }
+    text = read(report(runs, out=tmp_path / "r.html").path).text
+    assert "worse" not in text and f"p = {told['d1'].p_adjusted:.4f}" in text
+    alone = contenders_of([r._replace(rows=r.rows[:1]) for r in map(read_run, runs)])
+    assert [delta.verdict for delta in compare_all(alone).values()] == ["worse"]
+
+
+def probe_rows(sha, values, *, train="t", **common):
+    """Draws, their mean, and the fit to all images, as `zeroshot --probe` leaves them."""
+    common |= {"checkpoint_sha256": sha * 64, "n": 20}
+    rows = []
+    for shots, value in values.items():
+        drawn = [] if shots == "all" else [f"probe_seed={s};shots={shots}" for s in range(2)]
+        for own in [*drawn, f"shots={shots}" if shots == "all" else f"seeds=2;shots={shots}"]:
+            params = f"probe=linear;{own};train={train}"
+            rows.append(made_row("acc1", value, params=params, **{**common, "is_main": shots == "all"}))
+    return rows
+
+
+def test_a_probe_has_one_column_a_checkpoint_and_its_shots_are_lines(tmp_path):
+    runs = []
+    for sha, base in (("1", 0.2), ("2", 0.3)):
+        rows = probe_rows(sha, {"all": base + 0.5, "1": base, "16": base + 0.25})
+        rows += probe_rows(sha, {"all": base + 0.5}, train="u", dataset="e")
+        runs.append(made_run(tmp_path / sha, rows, {}))
+        runs.append(made_run(tmp_path / f"z{sha}", [made_row("acc1", 0.1, checkpoint_sha256=sha * 64)]))
+    contenders = contenders_of([read_run(run) for run in runs])
+    assert [c.label for c in contenders] == ["m (p), 11111111", "m (p), 22222222"] and not contenders[0].older
+    assert len(contenders[0].cells) == 5
+    page = read(report(runs, out=tmp_path / "r.html").path)
+    text = " ".join(page.text.split())
+    names = ["acc1 share", "acc1 (linear probe, 1 shot)", "acc1 (linear probe, 16 shots)"]
+    all_metrics = text[text.index("All metrics") :]
+    places = [all_metrics.index(name) for name in [*names, "acc1 (linear probe, all images)"]]
+    assert places == sorted(places)
+    assert "0.2000 over 2 draws" in text and "+0.1000, no interval: means over draws" in text
+    assert "probe_seed" not in text and "settings probe" not in text and "not comparable" not in text
+
+
+def test_classes_and_samples_of_a_probe_are_those_of_all_images(tmp_path):
+    rows = probe_rows("1", {"all": share(A), "1": 0.1})
+    run = made_run(tmp_path / "a", rows, {"d": [hits(A)]})
+    path = run / "samples" / "d.parquet"
+    pd.read_parquet(path).assign(params="probe=linear;shots=all;train=t").to_parquet(path)
+    text = read(report(run, out=tmp_path / "r.html").path).text
+    assert "Recall by class (linear probe, all images)" in text
+    assert "A (linear probe, all images): wrong with the highest confidence (8)" in text
+
+
+def test_a_run_of_draws_alone_is_refused(tmp_path):
+    run = made_run(tmp_path / "a", [made_row("acc1", 0.5, params="probe=knn;probe_seed=0;shots=1;train=t")])
+    with pytest.raises(UserError, match="single draws of a probe only"):
+        report(run, out=tmp_path / "r.html")
+
+
+@pytest.mark.parametrize("column", ["sample_id", None])
+def test_samples_that_cannot_be_read_are_told_of_and_left_out(tmp_path, column):
+    a, b = two_runs(tmp_path)
+    path = b / "samples" / "d.parquet"
+    if column:
+        pd.read_parquet(path).drop(columns=column).to_parquet(path)
+    else:
+        path.write_bytes(b"no table")
+    text = read(report([a, b], out=tmp_path / "r.html").path).text
+    assert ("has no column sample_id" if column else "is damaged") in text
+    assert "no interval: the per-sample file of B cannot be used" in text
+    assert "A: wrong with the highest" in text and "B: wrong" not in text and "Flipped" not in text
+
+
+@pytest.mark.parametrize("settings", [5, {"datasets": 7}, {"datasets": ["x"], "data_root": 7, "cache_dir": [1]}])
+def test_settings_changed_by_hand_cost_the_pictures_only(tmp_path, settings):
+    a, _ = two_runs(tmp_path)
+    run = read_run(a)._replace(settings=settings)
+    assert Pictures().why_missing(run, run.rows[0])
+    (a / "results.json").write_text(json.dumps({"status": "complete", "settings": settings}))
+    assert "No pictures: " in read(report(a, out=tmp_path / "r.html").path).text
+
+
+def test_the_stages_of_a_training_run_are_columns(tmp_path):
+    values = {"start": (0.1, "0"), "best": (0.5, "1"), "last": (0.5, "1")}
+    rows = [
+        made_row("acc1", value, command="finetune", params=f"stage={stage}", checkpoint_sha256=sha * 64)
+        for stage, (value, sha) in values.items()
+    ]
+    run = made_run(tmp_path / "a", rows)
+    start, best = contenders_of([read_run(run)])
+    assert list(start.cells) == list(best.cells) and start.older == best.older == 0
+    text = read(report(run, out=tmp_path / "r.html").path).text
+    assert "stage=" not in text and "has none" not in text
