@@ -10,9 +10,13 @@ import numpy as np
 
 from clipib.errors import UserError
 from clipib.metrics.catalog import metric_of
-from clipib.metrics.paired import Difference, paired_means, paired_proportions
+from clipib.metrics.multilabel import mean_average_precision, mean_average_precision_of_rows
+from clipib.metrics.paired import Difference, paired_means, paired_proportions, paired_statistic
+from clipib.progress import counted
+from clipib.tasks.protocol import STRICT
 from clipib.tasks.results import RUN_PARAMS, Row, run_params_of
-from clipib.tasks.runs import Run, samples_of
+from clipib.tasks.runs import Run, samples_file, samples_of
+from clipib.tasks.sample_columns import labelled, odd_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +31,9 @@ CONDITIONS = {
     "params": "settings",
 }
 CONTRAST_METRICS = ("text_acc", "image_acc", "group_acc")
-MARKS = ("overlap", "group")  # params that tell of a result, not of what was asked
+MARKS = ("overlap", "group", "stage")  # params that tell of a result, not of what was asked
 TOLERANCE = 1e-6  # between a row's value and the mean of its samples; rows are written in full
+DRAWS = 1000  # of a mean average precision, which takes some milliseconds each
 
 
 class Outcomes(NamedTuple):
@@ -36,9 +41,11 @@ class Outcomes(NamedTuple):
 
     ids: (N,) distinct texts.
     values: (N,) bool for hits and misses, else float64; the metric is their mean, or the mean over strata of the means.
+        (N, C) scores of C classes where there are labels; the metric is the mean average precision.
     strata: (N,) whole numbers, or None.
     clusters: (N,) texts, samples of one are not independent of each other; None where each is by itself.
     lines: (N,) the lines of the per-sample table that they stand in.
+    labels: (N, C) bool, the classes that an image shows, or None.
     """
 
     ids: np.ndarray
@@ -46,6 +53,7 @@ class Outcomes(NamedTuple):
     strata: np.ndarray | None
     clusters: np.ndarray | None
     lines: np.ndarray
+    labels: np.ndarray | None = None
 
 
 class Paired(NamedTuple):
@@ -108,8 +116,8 @@ def match(
 def pair(run_a: Run, run_b: Run, row_a: Row, row_b: Row, *, alpha: float = 0.05, seed: int = 0) -> Paired:
     """The difference b - a of two matched rows, from the samples that both runs have.
 
-    Hits and misses go to mid-p McNemar and its interval; means, strata (classes) and clusters (the captions of one
-    image) to a paired bootstrap.
+    Hits and misses go to mid-p McNemar and its interval; means, strata (classes), clusters (the captions of one
+    image) and mean average precision to a paired bootstrap.
 
     Args:
         alpha: the interval has level 1 - alpha, two-sided.
@@ -119,13 +127,20 @@ def pair(run_a: Run, run_b: Run, row_a: Row, row_b: Row, *, alpha: float = 0.05,
     if joined is None:
         return Paired(None, why=why)
     a, b = joined.a, joined.b
-    if a.strata is None and a.clusters is None and a.values.dtype == bool:
+    if a.labels is not None:
+        difference = _difference_of_map(a, b, alpha=alpha, seed=seed)
+    elif a.strata is None and a.clusters is None and a.values.dtype == bool:
         difference = paired_proportions(a.values, b.values, alpha=alpha)
     else:
         difference = paired_means(a.values, b.values, strata=a.strata, clusters=a.clusters, alpha=alpha, seed=seed)
     if a.values.dtype != bool:  # numbers that happen to be 0 and 1 are no hits
         difference = difference._replace(gained=None, lost=None)
     return Paired(difference, len(a.ids), joined.only_a, joined.only_b)
+
+
+def _difference_of_map(a: Outcomes, b: Outcomes, *, alpha: float, seed: int) -> Difference:
+    of_a, of_b = (mean_average_precision_of_rows(side.values, side.labels) for side in (a, b))
+    return paired_statistic(lambda rows: of_b(rows) - of_a(rows), len(a.ids), alpha=alpha, draws=DRAWS, seed=seed)
 
 
 class Joined(NamedTuple):
@@ -145,26 +160,43 @@ def join_samples(run_a: Run, run_b: Run, row_a: Row, row_b: Row) -> tuple[Joined
         return None, "only describes"
     sides = []
     for name, run, row in (("A", run_a, row_a), ("B", run_b, row_b)):
-        frame = samples_of(run, row)
-        if frame is None:
-            return None, f"{name} has no per-sample file"
-        found = outcomes(row, frame)
-        if found is None:
-            return None, "no mean over per-sample lines"
-        if abs(_mean(found) - (row.value or 0.0)) > TOLERANCE:
-            return None, f"the per-sample file of {name} gives another value"
-        sides.append((found, frame))
+        side, why = _side(run, row, name)
+        if side is None:
+            return None, why
+        sides.append(side)
     (a, frame_a), (b, frame_b) = sides
     common, place_a, place_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
     if not len(common):
         return None, "no sample in common"
+    if a.labels is not None and a.labels.shape[1] != b.labels.shape[1]:
+        return None, f"the per-sample files have scores of {a.labels.shape[1]:,} and {b.labels.shape[1]:,} classes"
     a_common, b_common = _take(a, place_a), _take(b, place_b)
     frames = frame_a.iloc[a_common.lines], frame_b.iloc[b_common.lines]
     return Joined(a_common, b_common, *frames, len(a.ids) - len(common), len(b.ids) - len(common)), ""
 
 
+def _side(run: Run, row: Row, name: str) -> tuple[tuple[Outcomes, pd.DataFrame] | None, str]:
+    """The samples of one run, or None and why they are not those of the row, or cannot be read as such."""
+    if row.value is None:
+        return None, f"{name} has no value"
+    frame = samples_of(run, row)
+    if frame is None:
+        nothing = f"the per-sample file of {name} has no line of this row"
+        return None, nothing if samples_file(run, row).exists() else f"{name} has no per-sample file"
+    if odd := odd_column(frame, row.metric):
+        return None, f"the per-sample file of {name} {odd}"
+    found = outcomes(row, frame)
+    if found is None:
+        return None, "no mean over per-sample lines"
+    if row.n is not None and len(found.ids) != row.n:
+        return None, f"the per-sample file of {name} has {counted(len(found.ids), 'sample')}, not {row.n:,}"
+    if not abs(_value(found) - row.value) <= TOLERANCE:  # so that it is no number either
+        return None, f"the per-sample file of {name} gives another value"
+    return (found, frame), ""
+
+
 def outcomes(row: Row, frame: pd.DataFrame) -> Outcomes | None:
-    """The per-sample values whose mean is a metric, or None for one that is no such mean.
+    """The per-sample values that a metric is the mean or the mean average precision of; None for another statistic.
 
     Args:
         frame: the lines of the row, see `clipib.tasks.runs.samples_of`.
@@ -176,15 +208,19 @@ def outcomes(row: Row, frame: pd.DataFrame) -> Outcomes | None:
             lines = lines[(frame[name].iloc[lines].astype("string") == value).fillna(False).to_numpy(dtype=bool)]
         elif name not in (*RUN_PARAMS, "overlap", "temperature", "stage"):
             return None  # a part of the samples, and nothing says which
+    if row.metric == "mean_average_precision":
+        return _labelled_outcomes(row, frame, lines)
     way = row.metric.partition("_retrieval_")[0] if "_retrieval_" in row.metric else ""
     if way and "direction" in frame.columns:
         direction = {"image": "text_to_image", "text": "image_to_text"}.get(way)
         lines = lines[(frame["direction"].iloc[lines] == direction).to_numpy(dtype=bool, na_value=False)]
     values = _values(row.metric, frame.iloc[lines])
-    if values is None or not len(values):
+    if values is None:
         return None
     known = ~np.isnan(values.astype(float))
     lines, values = lines[known], values[known]
+    if not len(values):
+        return None
     part = frame.iloc[lines]
     strata = part["target"].to_numpy(dtype=np.int64) if row.metric == "mean_per_class_recall" else None
     of_captions = way == "image" or row.metric in CONTRAST_METRICS
@@ -194,9 +230,22 @@ def outcomes(row: Row, frame: pd.DataFrame) -> Outcomes | None:
     return Outcomes(_ids(part, captions=of_captions), values, strata, clusters, lines)
 
 
+def _labelled_outcomes(row: Row, frame: pd.DataFrame, lines: np.ndarray) -> Outcomes | None:
+    """Scores and labels; under a protocol that sorts once, scores whose ties are broken as a sort leaves them."""
+    part = frame.iloc[lines]
+    found = labelled(part) if len(part) and {"scores", "targets"} <= set(part.columns) else None
+    if found is None:
+        return None
+    scores = found.scores
+    if row.protocol != STRICT:
+        places = np.argsort(np.argsort(-scores, axis=0, kind="stable"), axis=0)
+        scores = -places.astype(float)
+    return Outcomes(_ids(part, captions=False), scores, None, None, lines, found.labels)
+
+
 def comparable(row: Row) -> bool:
     """Whether a row tells how good the checkpoint is: not a ceiling, nor bounds, which go with what they bound."""
-    params = dict(part.split("=", 1) for part in row.params.split(";") if part)
+    params = dict(part.partition("=")[::2] for part in row.params.split(";"))
     metric = metric_of(row.metric)
     return metric is not None and bool(metric.better) and params.get("scores") != "true_pmi" and "ties" not in params
 
@@ -234,7 +283,10 @@ def _take(found: Outcomes, place: np.ndarray) -> Outcomes:
     return Outcomes(*(None if column is None else column[place] for column in found))
 
 
-def _mean(found: Outcomes) -> float:
+def _value(found: Outcomes) -> float:
+    """The metric of the samples."""
+    if found.labels is not None:
+        return mean_average_precision(found.values, found.labels)
     values = found.values.astype(np.float64)
     if found.strata is None:
         return float(values.mean())
