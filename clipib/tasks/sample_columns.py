@@ -72,10 +72,11 @@ def labelled(frame: pd.DataFrame) -> Labelled | None:
 
 
 def _is(kind: str, column: pd.Series) -> bool:
-    from pandas.api.types import is_integer_dtype, is_numeric_dtype, is_string_dtype
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype, is_string_dtype
 
     if kind == TEXT:
         return is_string_dtype(column.dtype) and not isinstance(column.dtype, np.dtype)
-    if kind == WHOLE:
-        return is_integer_dtype(column.dtype) and not (column < 0).any()
-    return is_numeric_dtype(column.dtype)
+    if not is_numeric_dtype(column.dtype) or kind == NUMBER:
+        return is_numeric_dtype(column.dtype)
+    values = column.dropna().to_numpy(dtype=float)
+    return not is_bool_dtype(column.dtype) and bool(((values >= 0) & (values == np.floor(values))).all())
