@@ -31,7 +31,7 @@ CONDITIONS = {
     "params": "settings",
 }
 MARKS = ("overlap", "group", "stage")  # params that tell of a result, not of what was asked
-DRAWS = 800  # of a mean average precision; of 5,000 images and 20 classes some three seconds
+DRAWS = 800  # of a mean average precision, for which each takes some milliseconds
 
 
 class Paired(NamedTuple):

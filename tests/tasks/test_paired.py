@@ -387,6 +387,13 @@ def test_a_value_that_is_no_number_is_not_that_of_the_samples(tmp_path, value):
     assert pair(run_a, run_b, run_a.rows[0], made_row("acc1", None)).why == "B has no value"
 
 
+def test_infinite_samples_of_an_infinite_value_give_no_test(tmp_path):
+    row = made_row("nll", float("inf"), n=2)
+    lines = classified([0, 1], [0, 1]) | {"nll": [float("inf"), 1.0]}
+    run = read_run(made_run(tmp_path / "a", [made_row("nll", 1.0)], {"d": [lines]}))
+    assert pair(run, run, row, row).why == "the per-sample file of A gives another value"
+
+
 def test_columns_of_other_commands_in_the_same_file_do_not_count(tmp_path):
     row = made_row("acc1", share(A), n=20)
     other = made_row("text_acc", 0.5, checkpoint_sha256="2" * 64)
