@@ -96,8 +96,8 @@ def compare(
 ) -> Comparison:
     """Compare two runs of `zeroshot` or `retrieve`, joined sample by sample.
 
-    Hits and misses are tested by mid-p McNemar, other means by a paired bootstrap; p values are adjusted over the data
-    sets of each metric by Benjamini and Hochberg.
+    Hits and misses are tested by mid-p McNemar, other means and mean average precision by a paired bootstrap; p values
+    are adjusted over the data sets of each metric by Benjamini and Hochberg.
 
     Args:
         run_a, run_b: two `--out` folders, or one that holds several checkpoints, twice.
@@ -209,7 +209,7 @@ def _line(a: Row, b: Row, paired: Paired, alpha: float) -> Line:
         split=a.split,
         protocol=a.protocol,
         metric=a.metric,
-        params=a.params,
+        params=";".join(p for p in a.params.split(";") if p in b.params.split(";")),
         is_main=a.is_main,
         a=a.value,
         b=b.value,

@@ -10,9 +10,13 @@ import numpy as np
 
 from clipib.errors import UserError
 from clipib.metrics.catalog import metric_of
-from clipib.metrics.paired import Difference, paired_means, paired_proportions
+from clipib.metrics.multilabel import mean_average_precision_of_rows
+from clipib.metrics.paired import Difference, paired_means, paired_proportions, paired_statistic
+from clipib.progress import counted
+from clipib.tasks.outcomes import Outcomes, gives, outcomes
 from clipib.tasks.results import RUN_PARAMS, Row, run_params_of
-from clipib.tasks.runs import Run, samples_of
+from clipib.tasks.runs import Run, samples_file, samples_of
+from clipib.tasks.sample_columns import odd_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,26 +30,8 @@ CONDITIONS = {
     "prompts_sha256": "class names or templates",
     "params": "settings",
 }
-CONTRAST_METRICS = ("text_acc", "image_acc", "group_acc")
-MARKS = ("overlap", "group")  # params that tell of a result, not of what was asked
-TOLERANCE = 1e-6  # between a row's value and the mean of its samples; rows are written in full
-
-
-class Outcomes(NamedTuple):
-    """What every sample adds to a metric.
-
-    ids: (N,) distinct texts.
-    values: (N,) bool for hits and misses, else float64; the metric is their mean, or the mean over strata of the means.
-    strata: (N,) whole numbers, or None.
-    clusters: (N,) texts, samples of one are not independent of each other; None where each is by itself.
-    lines: (N,) the lines of the per-sample table that they stand in.
-    """
-
-    ids: np.ndarray
-    values: np.ndarray
-    strata: np.ndarray | None
-    clusters: np.ndarray | None
-    lines: np.ndarray
+MARKS = ("overlap", "group", "stage")  # params that tell of a result, not of what was asked
+DRAWS = 800  # of a mean average precision, for which each takes some milliseconds
 
 
 class Paired(NamedTuple):
@@ -108,8 +94,9 @@ def match(
 def pair(run_a: Run, run_b: Run, row_a: Row, row_b: Row, *, alpha: float = 0.05, seed: int = 0) -> Paired:
     """The difference b - a of two matched rows, from the samples that both runs have.
 
-    Hits and misses go to mid-p McNemar and its interval; means, strata (classes) and clusters (the captions of one
-    image) to a paired bootstrap.
+    Hits and misses go to mid-p McNemar and its interval; means, strata (classes), clusters (the captions of one
+    image) and mean average precision to a paired bootstrap. Where a protocol takes equal scores in whatever order a
+    sort left them, both sides take them together here, and the difference is not quite that of the two rows.
 
     Args:
         alpha: the interval has level 1 - alpha, two-sided.
@@ -119,13 +106,20 @@ def pair(run_a: Run, run_b: Run, row_a: Row, row_b: Row, *, alpha: float = 0.05,
     if joined is None:
         return Paired(None, why=why)
     a, b = joined.a, joined.b
-    if a.strata is None and a.clusters is None and a.values.dtype == bool:
+    if a.labels is not None:
+        difference = _difference_of_map(a, b, alpha=alpha, seed=seed)
+    elif a.strata is None and a.clusters is None and a.values.dtype == bool:
         difference = paired_proportions(a.values, b.values, alpha=alpha)
     else:
         difference = paired_means(a.values, b.values, strata=a.strata, clusters=a.clusters, alpha=alpha, seed=seed)
     if a.values.dtype != bool:  # numbers that happen to be 0 and 1 are no hits
         difference = difference._replace(gained=None, lost=None)
     return Paired(difference, len(a.ids), joined.only_a, joined.only_b)
+
+
+def _difference_of_map(a: Outcomes, b: Outcomes, *, alpha: float, seed: int) -> Difference:
+    of_a, of_b = (mean_average_precision_of_rows(side.values, side.labels) for side in (a, b))
+    return paired_statistic(lambda rows: of_b(rows) - of_a(rows), len(a.ids), alpha=alpha, draws=DRAWS, seed=seed)
 
 
 class Joined(NamedTuple):
@@ -145,101 +139,50 @@ def join_samples(run_a: Run, run_b: Run, row_a: Row, row_b: Row) -> tuple[Joined
         return None, "only describes"
     sides = []
     for name, run, row in (("A", run_a, row_a), ("B", run_b, row_b)):
-        frame = samples_of(run, row)
-        if frame is None:
-            return None, f"{name} has no per-sample file"
-        found = outcomes(row, frame)
-        if found is None:
-            return None, "no mean over per-sample lines"
-        if abs(_mean(found) - (row.value or 0.0)) > TOLERANCE:
-            return None, f"the per-sample file of {name} gives another value"
-        sides.append((found, frame))
+        side, why = _side(run, row, name)
+        if side is None:
+            return None, why
+        sides.append(side)
     (a, frame_a), (b, frame_b) = sides
     common, place_a, place_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
     if not len(common):
         return None, "no sample in common"
+    if a.labels is not None and a.labels.shape[1] != b.labels.shape[1]:
+        return None, f"the per-sample files have scores of {a.labels.shape[1]:,} and {b.labels.shape[1]:,} classes"
     a_common, b_common = _take(a, place_a), _take(b, place_b)
     frames = frame_a.iloc[a_common.lines], frame_b.iloc[b_common.lines]
     return Joined(a_common, b_common, *frames, len(a.ids) - len(common), len(b.ids) - len(common)), ""
 
 
-def outcomes(row: Row, frame: pd.DataFrame) -> Outcomes | None:
-    """The per-sample values whose mean is a metric, or None for one that is no such mean.
-
-    Args:
-        frame: the lines of the row, see `clipib.tasks.runs.samples_of`.
-    """
-    lines = np.arange(len(frame))
-    for part in filter(None, row.params.split(";")):
-        name, _, value = part.partition("=")
-        if name in frame.columns:
-            lines = lines[(frame[name].iloc[lines].astype("string") == value).fillna(False).to_numpy(dtype=bool)]
-        elif name not in (*RUN_PARAMS, "overlap", "temperature", "stage"):
-            return None  # a part of the samples, and nothing says which
-    way = row.metric.partition("_retrieval_")[0] if "_retrieval_" in row.metric else ""
-    if way and "direction" in frame.columns:
-        direction = {"image": "text_to_image", "text": "image_to_text"}.get(way)
-        lines = lines[(frame["direction"].iloc[lines] == direction).to_numpy(dtype=bool, na_value=False)]
-    values = _values(row.metric, frame.iloc[lines])
-    if values is None or not len(values):
-        return None
-    known = ~np.isnan(values.astype(float))
-    lines, values = lines[known], values[known]
-    part = frame.iloc[lines]
-    strata = part["target"].to_numpy(dtype=np.int64) if row.metric == "mean_per_class_recall" else None
-    of_captions = way == "image" or row.metric in CONTRAST_METRICS
-    clusters = part["sample_id"].to_numpy(dtype=object) if of_captions else None
-    if clusters is not None and len(set(clusters)) == len(clusters):
-        clusters = None
-    return Outcomes(_ids(part, captions=of_captions), values, strata, clusters, lines)
+def _side(run: Run, row: Row, name: str) -> tuple[tuple[Outcomes, pd.DataFrame] | None, str]:
+    """The samples of one run, or None and why they are not those of the row, or cannot be read as such."""
+    if row.value is None:
+        return None, f"{name} has no value"
+    frame = samples_of(run, row)
+    if frame is None:
+        nothing = f"the per-sample file of {name} has no line of this row"
+        return None, nothing if samples_file(run, row).exists() else f"{name} has no per-sample file"
+    if odd := odd_column(frame, row.metric):
+        return None, f"the per-sample file of {name} {odd}"
+    found = outcomes(row, frame)
+    if found is None:
+        return None, "no mean over per-sample lines"
+    if row.n is not None and len(found.ids) != row.n:
+        return None, f"the per-sample file of {name} has {counted(len(found.ids), 'sample')}, not {row.n:,}"
+    if not gives(found, row):
+        return None, f"the per-sample file of {name} gives another value"
+    return (found, frame), ""
 
 
 def comparable(row: Row) -> bool:
     """Whether a row tells how good the checkpoint is: not a ceiling, nor bounds, which go with what they bound."""
-    params = dict(part.split("=", 1) for part in row.params.split(";") if part)
+    params = dict(part.partition("=")[::2] for part in row.params.split(";"))
     metric = metric_of(row.metric)
     return metric is not None and bool(metric.better) and params.get("scores") != "true_pmi" and "ties" not in params
 
 
-def _values(metric: str, frame: pd.DataFrame) -> np.ndarray | None:
-    """(N,) what each line adds; a column that bears the metric's name holds just that."""
-    cut = re.fullmatch(r"(?:acc|.*_retrieval_recall@)(\d+)", metric)
-    if metric in frame.columns:
-        column = frame[metric]
-        if str(column.dtype) == "boolean" and not column.isna().any():
-            return column.to_numpy(dtype=bool)
-        return column.to_numpy(dtype=float, na_value=np.nan)
-    if metric == "mean_per_class_recall" and {"predicted", "target"} <= set(frame.columns):
-        return (frame["predicted"] == frame["target"]).to_numpy(dtype=bool, na_value=False)
-    rank = "target_rank" if metric.startswith("acc") else "rank"
-    if cut and rank in frame.columns:
-        return (frame[rank] < int(cut[1])).to_numpy(dtype=bool, na_value=False)
-    if metric.endswith("_retrieval_mean_rank") and "rank" in frame.columns:
-        return frame["rank"].to_numpy(dtype=float, na_value=np.nan) + 1
-    if metric == "text_retrieval_map@r" and "average_precision" in frame.columns:
-        return frame["average_precision"].to_numpy(dtype=float, na_value=np.nan)
-    return None
-
-
-def _ids(frame: pd.DataFrame, *, captions: bool) -> np.ndarray:
-    """(N,) distinct texts: the sample's id, its caption where lines are captions, and how often both stood before."""
-    names = frame["sample_id"].astype("string")
-    if captions and "caption" in frame.columns:
-        names = names + "\n" + frame["caption"].astype("string").fillna("")
-    before = names.groupby(names).cumcount().astype("string")
-    return (names + "\n" + before).to_numpy(dtype=object)
-
-
 def _take(found: Outcomes, place: np.ndarray) -> Outcomes:
     return Outcomes(*(None if column is None else column[place] for column in found))
-
-
-def _mean(found: Outcomes) -> float:
-    values = found.values.astype(np.float64)
-    if found.strata is None:
-        return float(values.mean())
-    _, stratum, counts = np.unique(found.strata, return_inverse=True, return_counts=True)
-    return float((np.bincount(stratum, weights=values) / counts).mean())
 
 
 def _by_key(rows: Iterable[Row]) -> dict[tuple, dict[tuple, Row]]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AGAIN = "Evaluate again with this version, into another --out."
+WRITTEN = ("datasets", "data_root", "cache_dir", "name")  # settings that name what a run has read
+WRITTEN += ("image_column", "caption_column", "label_column", "separator")
+STAGE = "stage=best"  # of a training run: what it hands over
 
 
 class Run(NamedTuple):
@@ -78,7 +81,7 @@ def rows_of_checkpoint(run: Run, text: str | None, *, flag: str) -> list[Row]:
 
     Args:
         text: a part of its model or of its pretrained weights, or the beginning of its hash; None where the run has
-            but one.
+            but one. Of a training run that is the best one, where nothing is named.
         flag: the option that `text` came with, for messages.
 
     Raises:
@@ -91,6 +94,8 @@ def rows_of_checkpoint(run: Run, text: str | None, *, flag: str) -> list[Row]:
         meant = exact or [c for c in found if low in f"{c.model} ({c.pretrained})".lower() or c.sha256.startswith(low)]
     else:
         meant = found
+        if len(found) > 1 and all(r.params.startswith("stage=") or ";stage=" in r.params for r in run.rows):
+            meant = checkpoints_of([r for r in run.rows if STAGE in r.params.split(";")])
     if len(meant) == 1:
         return [r for r in run.rows if CheckpointName(r.model, r.pretrained, r.checkpoint_sha256) == meant[0]]
     shown = "\n".join(f"- {c}" for c in (meant or found))
@@ -104,13 +109,20 @@ def rows_of_checkpoint(run: Run, text: str | None, *, flag: str) -> list[Row]:
     raise UserError(f"{flag} '{text}' fits no checkpoint of '{run.path}', which has:\n{shown}", hint=hint)
 
 
+def samples_file(run: Run, row: Row) -> Path:
+    """Where the per-sample lines of a row's data set lie, if there are any."""
+    return run.samples / f"{slug(row.dataset)}.parquet"
+
+
 def samples_of(run: Run, row: Row) -> pd.DataFrame | None:
     """The per-sample lines that a row was computed from, or None where there are none.
+
+    A column that is empty in all of them, as those of other commands are, is left out.
 
     Raises:
         UserError: when the file is damaged.
     """
-    path = run.samples / f"{slug(row.dataset)}.parquet"
+    path = samples_file(run, row)
     try:
         frame = _read_samples(path, file_stamp(path))
     except FileNotFoundError:
@@ -119,9 +131,14 @@ def samples_of(run: Run, row: Row) -> pd.DataFrame | None:
     if not set(scope) <= set(frame.columns):
         return None
     for column, value in scope.items():
-        same = frame[column].isna() if value is None else (frame[column] == value).fillna(False).astype(bool)
+        if value is None:
+            same = frame[column].isna()
+        elif frame[column].dtype == object:  # lists, or nothing at all
+            return None
+        else:
+            same = (frame[column] == value).fillna(False).astype(bool)
         frame = frame[same]
-    return frame.drop(columns=list(scope)) if len(frame) else None
+    return frame.drop(columns=list(scope)).dropna(axis=1, how="all") if len(frame) else None
 
 
 @lru_cache(maxsize=4)
@@ -131,18 +148,27 @@ def _read_samples(path: Path, _stamp: Stamp) -> pd.DataFrame:
 
     try:
         return pd.read_parquet(path, dtype_backend="numpy_nullable")
-    except (OSError, ValueError) as error:  # pyarrow's own errors are among the latter
+    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:  # pyarrow's own are among these
         hint = "Delete it to compare without intervals, or evaluate again with --fresh."
         raise UserError(f"'{path}' is damaged: {str(error).splitlines()[0]}", hint=hint) from error
 
 
 def _read_about(path: Path) -> dict[str, Any]:
-    """`results.json`, as far as it can be read."""
+    """`results.json`, as far as it can be read: what is not of the kind that a run writes is left out."""
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return about if isinstance(about, dict) else {}
+    about = about if isinstance(about, dict) else {}
+    settings, status = about.get("settings"), about.get("status")
+    settings = settings if isinstance(settings, dict) else {}
+    known = {k: v for k, v in settings.items() if k not in WRITTEN or _is_text(v)}
+    return about | {"settings": known, "status": status if isinstance(status, str) else ""}
+
+
+def _is_text(value: Any) -> bool:
+    """A text, or a list of some."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
 
 
 def _no_run(path: Path) -> UserError:

@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -5,7 +6,12 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from clipib.metrics.multilabel import average_precision_per_class, mean_average_precision
+from clipib.metrics.multilabel import (
+    average_precision_per_class,
+    mean_average_precision,
+    mean_average_precision_by_order,
+    mean_average_precision_of_rows,
+)
 
 
 def random_case(n, k, *, levels=0):
@@ -60,3 +66,32 @@ def test_a_class_without_positives_counts_as_zero():
 def test_what_cannot_be_graded_is_refused(scores, targets, message):
     with pytest.raises(ValueError, match=message):
         mean_average_precision(scores, targets)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 4])
+@pytest.mark.parametrize("n, k", [(1, 2), (7, 3), (63, 5)])
+def test_of_rows_drawn_several_times_it_is_that_of_their_table(n, k, levels):
+    scores, targets = random_case(n, k, levels=levels)
+    of_rows, rng = mean_average_precision_of_rows(scores, targets), np.random.default_rng(levels)
+    for rows in (np.arange(n), np.zeros(n, int), *(rng.integers(0, n, n) for _ in range(20))):
+        assert of_rows(rows) == pytest.approx(mean_average_precision(scores[rows], targets[rows]), abs=1e-12)
+
+
+def test_of_rows_without_any_positive_it_is_zero():
+    assert mean_average_precision_of_rows(np.eye(3), np.zeros((3, 3)))(np.array([0, 0, 2])) == 0
+    with pytest.raises(ValueError, match="NaN"):
+        mean_average_precision_of_rows(np.full((2, 2), np.nan), np.zeros((2, 2)))
+
+
+def test_bounds_over_orders_are_those_of_all_permutations():
+    scores, targets = random_case(6, 2, levels=2)
+    targets[0, 1] = True
+    found = []
+    for order in itertools.permutations(range(6)):
+        places = np.argsort(np.lexsort((np.tile(np.array(order)[:, None], 2), -scores), axis=0), axis=0)
+        found.append(average_precision_per_class(-places, targets))
+    low, high = mean_average_precision_by_order(scores, targets)
+    assert (low, high) == pytest.approx((np.min(found, axis=0).mean(), np.max(found, axis=0).mean()))
+    assert low < high
+    plain = random_case(63, 5)
+    assert mean_average_precision_by_order(*plain) == pytest.approx((mean_average_precision(*plain),) * 2)

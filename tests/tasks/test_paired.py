@@ -235,3 +235,209 @@ def test_what_is_no_run_is_told(tmp_path):
     with pytest.raises(UserError, match="does not have the columns") as caught:
         read_run(tmp_path / "none")
     assert "Evaluate again" in caught.value.hint
+
+
+def labelled_runs(tmp_path, *, levels=0, **row):
+    """80 images of 5 classes, some of several; B tells them apart better. Returns scores of A and B, and labels."""
+    from clipib.metrics.multilabel import mean_average_precision
+
+    rng = np.random.default_rng(5)
+    labels = rng.random((80, 5)) < 0.3
+    scores = {name: rng.normal(size=(80, 5)) + gap * labels for name, gap in (("a", 0.5), ("b", 2.5))}
+    if levels:
+        scores = {name: np.round(s * levels) / levels for name, s in scores.items()}
+    for name, own in scores.items():
+        lines = {
+            "sample_id": [f"{i}.png" for i in range(80)],
+            "targets": [np.flatnonzero(line).tolist() for line in labels],
+            "scores": own.tolist(),
+        }
+        values = {"n": 80, "is_main": True, "value": mean_average_precision(own, labels), **row}
+        made_run(tmp_path / name, [made_row("mean_average_precision", **values)], {"d": [lines]})
+    return scores["a"], scores["b"], labels
+
+
+def test_mean_average_precision_is_drawn_anew_for_both_together(tmp_path):
+    from clipib.metrics.multilabel import mean_average_precision
+    from clipib.metrics.paired import paired_statistic
+    from clipib.tasks.paired import DRAWS
+
+    a, b, labels = labelled_runs(tmp_path)
+    run_a, run_b = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    found = paired(run_a, run_b, seed=3)
+
+    def naive(rows):
+        return mean_average_precision(b[rows], labels[rows]) - mean_average_precision(a[rows], labels[rows])
+
+    order = np.argsort([f"{i}.png" for i in range(80)])  # the join sorts by id
+    expected = paired_statistic(lambda rows: naive(order[rows]), 80, draws=DRAWS, seed=3)
+    assert found.difference[:5] == pytest.approx(expected[:5], abs=1e-12)
+    assert found.difference.low > 0 and found.difference.p < 0.01 and found.difference.gained is None
+    assert found.difference.value == pytest.approx(run_b.rows[0].value - run_a.rows[0].value)
+    assert found.n == 80 and paired(run_a, run_a).difference[:4] == (0, 0, 0, 1)
+
+
+def test_a_value_with_ties_in_some_order_is_that_of_the_samples(tmp_path):
+    import torch
+
+    from clipib.tasks.clip_benchmark import average_precision_by_sort
+
+    for name in "ab":
+        tables = labelled_runs(tmp_path / name, levels=2, protocol="clip_benchmark")
+        scores, labels = tables["ab".index(name)], tables[2]
+        value = average_precision_by_sort(torch.from_numpy(scores), labels)
+        run = read_run(tmp_path / name / name)
+        row = made_row("mean_average_precision", value, n=80, protocol="clip_benchmark")
+        assert abs(value - run.rows[0].value) > 1e-3  # ties together
+        assert pair(run, run, row, row).difference.n == 80
+        for outside in (value - 0.2, value + 0.2, float("nan")):
+            other = made_row("mean_average_precision", outside, n=80, protocol="clip_benchmark")
+            assert pair(run, run, row, other).why == "the per-sample file of B gives another value"
+
+
+def test_several_labels_have_no_flips_and_are_compared_as_the_rest(tmp_path):
+    from clipib.tasks.compare import compare
+
+    labelled_runs(tmp_path)
+    found = compare(tmp_path / "a", tmp_path / "b", out=tmp_path / "o")
+    (line,) = found.lines
+    assert (line.verdict, line.n, line.gained, line.note) == ("better", 80, None, "") and found.flips == []
+    assert line.low < line.difference < line.high and 0 < line.detectable < 1
+
+
+def rewritten(run, change):
+    """The samples of a run with a column changed, read again."""
+    import pandas as pd
+
+    path = run.samples / "d.parquet"
+    change(frame := pd.read_parquet(path))
+    frame.to_parquet(path)
+    return read_run(run.path)
+
+
+def of_column(name, values):
+    return lambda frame: frame.__setitem__(name, values)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda frame: frame.pop("sample_id"), "has no column 'sample_id'"),
+        (of_column("sample_id", range(20)), "does not hold text in 'sample_id'"),
+        (of_column("sample_id", [None, *map(str, range(19))]), "lacks 'sample_id' of some samples"),
+        (of_column("target_rank", ["0"] * 20), "does not hold whole numbers from 0 in 'target_rank'"),
+        (of_column("target", [np.nan] + [0.0] * 19), "lacks 'target' of some samples"),
+        (of_column("target", [True] * 20), "does not hold whole numbers from 0 in 'target'"),
+        (of_column("target", [0.5] * 20), "does not hold whole numbers from 0 in 'target'"),
+        (of_column("predicted", [-1] * 20), "does not hold whole numbers from 0 in 'predicted'"),
+        (of_column("predicted", [[0]] * 20), "does not hold whole numbers from 0 in 'predicted'"),
+        (of_column("confidence", ["high"] * 20), "does not hold numbers in 'confidence'"),
+        (of_column("acc1", ["yes"] * 20), "does not hold numbers in 'acc1'"),
+        (of_column("seed", ["x"] * 20), "has no line of this row"),
+        (of_column("seed", [[0]] * 20), "has no line of this row"),
+        (lambda frame: frame.pop("protocol"), "has no line of this row"),
+        (of_column("seed", [0] * 3 + [1] * 17), "has 3 samples, not 20"),
+        (of_column("acc1", [np.nan] + [0.5] * 19), "has 19 samples, not 20"),
+        (of_column("acc1", [np.inf] * 20), "gives another value"),
+    ],
+)
+def test_a_file_of_other_columns_types_or_number_gives_no_test_and_says_why(tmp_path, change, words):
+    for name, word in (("a", A), ("b", B)):
+        made_run(tmp_path / name, [made_row("acc1", share(word), n=20)], {"d": [hits(word)]})
+    run_a, run_b = read_run(tmp_path / "a"), rewritten(read_run(tmp_path / "b"), change)
+    assert paired(run_a, run_b) == (None, 0, 0, 0, f"the per-sample file of B {words}")
+    assert paired(run_b, run_a).why == f"the per-sample file of A {words}"
+
+
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("scores", [0.5] * 80),
+        ("scores", [[0.5] * 4] + [[0.5] * 5] * 79),
+        ("scores", [[np.nan] * 5] * 80),
+        ("scores", [["x"] * 5] * 80),
+        ("targets", [[5]] * 80),
+        ("targets", [[-1]] * 80),
+        ("targets", [[0.5]] * 80),
+        ("targets", ["0"] * 80),
+        ("targets", [None] + [[0]] * 79),
+    ],
+)
+def test_lists_of_scores_or_labels_that_are_none_give_no_test(tmp_path, name, values):
+    labelled_runs(tmp_path)
+    run_b = rewritten(read_run(tmp_path / "b"), of_column(name, values))
+    why = paired(read_run(tmp_path / "a"), run_b).why
+    assert why == "the per-sample file of B does not hold scores and classes of every image"
+
+
+def test_scores_of_another_number_of_classes_give_no_test(tmp_path):
+    labelled_runs(tmp_path)
+    run_a, run_b = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    lists = {"scores": [[0.5] * 6] * 80, "targets": [list(range(6))] * 80}
+    run_b = rewritten(run_b, lambda frame: [frame.__setitem__(*column) for column in lists.items()])
+    row = made_row("mean_average_precision", 1.0, n=80)
+    assert pair(run_a, run_b, run_a.rows[0], row).why == "the per-sample files have scores of 5 and 6 classes"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_no_number_is_not_that_of_the_samples(tmp_path, value):
+    run_a, run_b = two_runs(tmp_path)
+    found = pair(run_a, run_b, made_row("acc1", value), run_b.rows[0])
+    assert found == (None, 0, 0, 0, "the per-sample file of A gives another value")
+    assert pair(run_a, run_b, run_a.rows[0], made_row("acc1", None)).why == "B has no value"
+
+
+def test_infinite_samples_of_an_infinite_value_give_no_test(tmp_path):
+    row = made_row("nll", float("inf"), n=2)
+    lines = classified([0, 1], [0, 1]) | {"nll": [float("inf"), 1.0]}
+    run = read_run(made_run(tmp_path / "a", [made_row("nll", 1.0)], {"d": [lines]}))
+    assert pair(run, run, row, row).why == "the per-sample file of A gives another value"
+
+
+def test_columns_of_other_commands_in_the_same_file_do_not_count(tmp_path):
+    row = made_row("acc1", share(A), n=20)
+    other = made_row("text_acc", 0.5, checkpoint_sha256="2" * 64)
+    lines = {"sample_id": ["x", "y"], "text_acc": [True, False], "rank": [0, 1]}
+    run = read_run(made_run(tmp_path / "a", [row, other], {"d": [hits(A), lines]}))
+    assert {"text_acc", "rank"}.isdisjoint(samples_of(run, row).columns)
+    assert "predicted" not in samples_of(run, other).columns
+    assert paired(run, run).difference.n == 20
+
+
+def test_stages_of_a_training_run_are_compared_and_the_best_speaks_for_it(tmp_path):
+    def stages(name, words):
+        rows = [
+            made_row("acc1", share(w), params=f"stage={s}", command="finetune", pretrained=s, checkpoint_sha256=h * 64)
+            for s, h, w in zip(("start", "best", "last"), "123", words, strict=True)
+        ]
+        return made_run(tmp_path / name, rows, {"d": [hits(w) for w in words]})
+
+    from clipib.tasks.compare import compare
+
+    run, other = stages("a", (A, B, B[1:] + "0")), stages("b", (A, A, B))
+    (line,) = compare(run, run, checkpoint_a="start", checkpoint_b="best").lines
+    assert (line.gained, line.lost, line.params) == (7, 1, "")
+    (line,) = compare(run, other).lines
+    assert (line.gained, line.lost, line.params) == (1, 7, "stage=best")
+    assert [r.pretrained for r in rows_of_checkpoint(read_run(run), None, flag="--checkpoint-a")] == ["best"]
+
+
+def test_params_without_a_value_are_no_traceback():
+    assert comparable(made_row("acc1", 0.5, params="odd")) and comparable(made_row("acc1", 0.5, params="odd;k=1"))
+    assert not comparable(made_row("acc1", 0.5, params="odd;ties=optimistic"))
+
+
+def test_settings_that_no_run_writes_are_left_out(tmp_path):
+    import json
+
+    made_run(tmp_path / "a", [made_row("acc1", 0.5)])
+    about = tmp_path / "a" / "results.json"
+    kept = {"datasets": ["cifar10"], "name": "x", "limit": 5, "classnames": None}
+    for settings, expected in (
+        (5, {}),
+        ([1], {}),
+        ({**kept, "data_root": 7, "cache_dir": [0]}, kept),
+        ({"datasets": 5, "name": {}, "separator": 1.5}, {}),
+    ):
+        about.write_text(json.dumps({"status": ["complete"], "settings": settings}))
+        assert read_run(tmp_path / "a")[2:4] == (expected, "")
