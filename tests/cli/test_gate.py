@@ -53,7 +53,8 @@ FAILING = ("--baseline", "base", "--max-drop", "0.003", "--significant", "--fail
         (("--fail-under", "d.acc1=0.9"), 0),
         (("--fail-under", "d.acc1=0.91"), 1),
         (("--fail-under", "d.acc1=0.8, e.acc1=0.8"), 2),
-        (("--fail-under", "d.acc1=0.91", "--fail-under", "e.acc1=0.8"), 1),
+        (("--fail-under", "d.acc1=0.91", "--fail-under", "e.acc1=0.8"), 2),
+        (("--fail-under", "d.acc1=0.91, d.ece=0.8"), 2),
         (("--fail-over", "d.acc1=0.91"), 2),
         (("--max-drop", "0"), 2),
         (("--baseline", "new", "--max-drop", "0.1"), 2),
@@ -113,6 +114,9 @@ def checked(text):
 
 
 def test_junit_has_a_suite_a_checkpoint_and_a_case_a_metric(clipib, runs):
+    about = json.loads((runs / "new" / "results.json").read_text())
+    about["failures"] = [{"model": "", "dataset": "e", "error": "damaged"}]
+    (runs / "new" / "results.json").write_text(json.dumps(about))
     result = clipib("gate", "new", *FAILING, "--fail-under", "e.acc1=0.1", "--format", "junit")
     (suite,) = checked(result.stdout)
     assert suite.get("name") == "tiny a bbbbbbbbbbbb"

@@ -2,12 +2,14 @@
 
 import csv
 import io
+import json
 import re
 
 import numpy as np
 import pytest
 
 from clipib.data.catalog import CATALOG
+from clipib.data.prompts import prompts_sha256
 from clipib.errors import UserError
 from clipib.metrics.paired import paired_proportions
 from clipib.tasks.baselines import published_rows
@@ -35,6 +37,13 @@ def write(out, rows, hits=None):
         folder.begin()
         folder.add(rows, samples)
     return out
+
+
+def tell(out, *, failures=(), **settings):
+    """Write into `results.json` what the run was asked for, and which data sets failed."""
+    about = json.loads((out / "results.json").read_text())
+    about["failures"] = [{"model": "", "dataset": name, "error": "damaged"} for name in failures]
+    (out / "results.json").write_text(json.dumps(about | {"settings": settings}))
 
 
 def verdicts_of(out, rows, **options):
@@ -160,8 +169,12 @@ def test_thresholds(tmp_path):
 
 
 def test_a_gate_on_a_missing_row_never_passes(tmp_path):
-    (verdict,) = verdicts_of(tmp_path, [row()], fail_under=["d.acc5=0.1"])
-    assert verdict.verdict == "no row" and verdict.words == "no such row; the nearest is d.acc1"
+    for text, words in (("d.acc5=0.1", "no such metric, but acc1"), ("e.acc1=0.1", "Unknown data set 'e'")):
+        with pytest.raises(UserError, match=words):
+            verdicts_of(tmp_path, [row(value=0.0)], fail_under=["d.acc1=0.9", text])
+    asked = {"datasets": ["cifar10,mnist"], "fail_under": ["cifar10.acc1=0.1, mnist.acc1=0.1"]}
+    found = verdicts_of(tmp_path, [row(dataset="cifar10")], **asked)
+    assert [(v.verdict, v.words) for v in found][1:] == [("no row", "this run has no such row")]
     (verdict,) = verdicts_of(tmp_path, [], fail_under=["d.acc1=0.1"])
     assert verdict.verdict == "no row"
 
@@ -292,8 +305,14 @@ def test_require_complete(tmp_path):
     assert (found.verdict, found.words) == ("passed", "all of the baseline's 3 rows are in this run")
     found = verdicts_of(tmp_path / "new", rows[:1], **options)
     assert [(v.dataset, v.metric, v.verdict) for v in found] == [("d", "acc5", "failed"), ("e", "acc1", "failed")]
-    found = verdicts_of(tmp_path / "new", rows[:1], **options, partial=True)
-    assert {v.verdict for v in found} == {"no row"} and exit_code(found, partial=True) == 3
+    assert [v.words for v in found] == [
+        "in the baseline, not in this run",
+        "in the baseline, not asked for in this run",
+    ]
+    write(tmp_path / "new", rows[:1])
+    tell(tmp_path / "new", failures=["e"])
+    found = verdicts_of(tmp_path / "new", [rows[0], rows[1]], **options)
+    assert [(v.verdict, v.words) for v in found] == [("no row", "could not be computed")]
 
 
 # --- by proof --------------------------------------------------------------------------------------------------------
@@ -444,7 +463,12 @@ class Said:
 
 
 def published_case(**values):
-    return row(model="ViT-B-32-quickgelu", pretrained="openai", **{"protocol": "clip_benchmark", **values})
+    entry = CATALOG[values["dataset"]]
+    values = {
+        "protocol": "clip_benchmark",
+        "prompts_sha256": prompts_sha256(entry.classnames, entry.templates),
+    } | values
+    return row(model="ViT-B-32-quickgelu", pretrained="openai", **values)
 
 
 def test_a_run_against_published_numbers(tmp_path):
@@ -464,9 +488,7 @@ def test_a_run_against_published_numbers(tmp_path):
         verdicts_of(tmp_path, [published_case(dataset="svhn", limit=50)], **options)
     with pytest.raises(UserError, match=r"no number for food101.acc1"):
         verdicts_of(tmp_path, rows[2:], **options)
-    found = verdicts_of(
-        tmp_path, [row(dataset="mnist", protocol="clip_benchmark")], **options, baseline_checkpoint="ViT-L-14"
-    )
+    found = verdicts_of(tmp_path, [published_case(dataset="mnist")], **options, baseline_checkpoint="ViT-L-14")
     assert [v.baseline for v in found] == [0.7679]
 
 
