@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from clipib.data.catalog import CATALOG, LABEL_TASKS, find_entry
+from clipib.data.catalog import CATALOG, find_entry
 from clipib.data.specs import Spec, parse_specs
 from clipib.errors import UserError
 from clipib.metrics.catalog import HIGHER, LOWER, METRICS, NEITHER, metric_of
@@ -152,12 +152,11 @@ def _check_validated(metric: str, option: str, captions: bool | None) -> None:
 
 def has_captions(texts: str | list[str]) -> bool | None:
     """Whether data that train are paired with captions, else with classes; None where reading them shows it."""
-    found = set()
-    for spec in parse_specs(texts):
-        if spec.kind == "name":
-            found.add(CATALOG[spec.argument].task not in LABEL_TASKS)
-        else:
-            found.add({"folder": False, "digitworld": not spec.argument}.get(spec.kind))
+    known = {"folder": False, "digitworld": True}  # whose label sets have captions too
+    found = {
+        True if s.kind == "name" and CATALOG[s.argument].task == "retrieval" else known.get(s.kind)
+        for s in parse_specs(texts)
+    }
     return found.pop() if len(found) == 1 else None
 
 
