@@ -104,7 +104,7 @@ def test_trouble_is_not_a_regression_when_only_one_of_them_was(pipeline, part):
 def test_trouble_is_not_a_regression_when_data_are_missing(pipeline):
     assert codes(pipeline.run(datasets=f"{DATA},folder:gone"))[:2] == [2, 2]
     results = pipeline.run(datasets=f"{DATA},folder:gone", more=["--keep-going"])
-    assert codes(results)[:2] == [3, 3] and codes(results)[2:] == [0, 0]
+    assert codes(results) == [3, 3, 3, 3]  # a later gate knows that the run is partial
     assert "gone" in results[1].stderr
 
 

@@ -149,7 +149,8 @@ def finetune(
 ) -> None:
     """Fine-tune a checkpoint on images with captions or classes; writes best/ and last/."""
     progress = make_progress()
-    gates = planned_gates(ctx, "finetune", val or train, name="" if val else name, out=out)
+    drawn = {} if val else {"seed": seed}  # draws the validation images
+    gates = planned_gates(ctx, "finetune", val or train, name="" if val else name, conditions=drawn, out=out)
     from clipib.tasks.finetune import finetune as run
 
     outcome = run(**o.task_options(ctx), progress=progress)

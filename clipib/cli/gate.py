@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from clipib.cli import options as o
-from clipib.cli.gated import planned_gates, print_gates, print_verdicts
+from clipib.cli.gated import planned_gates, print_gates, print_plain, print_verdicts
 from clipib.cli.output import make_progress
 from clipib.errors import UserError
 
@@ -45,8 +46,10 @@ def gate(
 ) -> None:
     """Hold a finished run to thresholds and to a baseline: exit 1 exactly when a gate fails."""
     progress = make_progress()
+    from clipib.tasks.asked import read_asked
+    from clipib.tasks.results import CSV_FILE
     from clipib.tasks.runs import read_run, rows_of_checkpoint
-    from clipib.tasks.verdicts import exit_code, judge, to_csv
+    from clipib.tasks.verdicts import exit_code, judge, save_verdicts, to_csv
 
     found = read_run(run)
     # Of one folder two checkpoints may be compared, but not one with itself.
@@ -56,13 +59,25 @@ def gate(
         raise UserError("No gate is given.", hint=hint)
     if found.status == "running":
         progress.warn(f"'{run}' is not finished, or was cut off")
+    folder = found.samples.parent
+    partial = read_asked(folder).partial
+    if partial:
+        progress.warn(f"'{run}' is partial: some of what it was asked for could not be evaluated")
     rows = rows_of_checkpoint(found, checkpoint, flag="--checkpoint") if checkpoint else found.rows
-    verdicts = judge(gates, rows, found.samples.parent, seed=seed, progress=progress)
+    try:
+        verdicts = judge(gates, rows, folder, seed=seed, progress=progress)
+    except UserError as error:
+        if format_ == "junit":  # readers of reports see the trouble too
+            print_plain(rows, format_, [("gates", error.message)])
+        raise
+    if run.is_dir() or run.name == CSV_FILE:
+        with contextlib.suppress(OSError):  # a run may lie where nobody writes
+            save_verdicts(verdicts, folder)
     if format_ == "csv":
         sys.stdout.write(to_csv(verdicts))
     elif format_ == "table":
         print_gates(verdicts)
     else:
         print_verdicts(rows, verdicts, format_)
-    if code := exit_code(verdicts):
+    if code := exit_code(verdicts, partial):
         raise typer.Exit(code)

@@ -59,21 +59,22 @@ def print_judged(
     """
     (out / GATES_FILE).unlink(missing_ok=True)  # it would be taken for that of this call
     if gates is None:
-        _print_plain(rows, format_, failed)
+        print_plain(rows, format_, failed)
         return 3 if failed else 0
     from clipib.tasks.verdicts import exit_code, judge, save_verdicts
 
     try:
         verdicts = judge(gates, rows, out, seed=seed, partial=bool(failed), progress=progress)
     except UserError as error:
-        _print_plain(rows, format_, [*failed, ("gates", error.message)])
+        print_plain(rows, format_, [*failed, ("gates", error.message)])
         raise
     save_verdicts(verdicts, out)
     print_verdicts(rows, verdicts, format_, failed=failed)
     return exit_code(verdicts, bool(failed))
 
 
-def _print_plain(rows: Sequence[Row], format_: str, failed: Sequence[tuple[str, str]]) -> None:
+def print_plain(rows: Sequence[Row], format_: str, failed: Sequence[tuple[str, str]]) -> None:
+    """The rows of a run without verdicts; in JUnit also what went wrong."""
     if format_ == "junit":
         sys.stdout.write(junit(rows, failed=failed))
     else:
@@ -101,13 +102,19 @@ def print_verdicts(
 
 
 def print_gates(verdicts: Sequence[Verdict]) -> None:
-    """The gates for people, and in words those that did not pass."""
+    """The gates for people, and in words those that did not pass, or passed on a part of the samples."""
     _print_tables(verdicts, "table")
     several = len({v.checkpoint_sha256 for v in verdicts}) > 1
     for verdict in verdicts:
-        if verdict.verdict != "passed":
+        if _needs_words(verdict):
             of = f" of {verdict.model} ({verdict.pretrained})" if several else ""
             print(f"{SHOWN_WORDS[verdict.verdict]}  {key_of(verdict)}{of}: {verdict.words}")
+
+
+def _needs_words(verdict: Verdict) -> bool:
+    from clipib.tasks.judged import ON_COMMON
+
+    return verdict.verdict != "passed" or ON_COMMON in verdict.words
 
 
 def _print_tables(verdicts: Sequence[Verdict], format_: str) -> None:
@@ -159,11 +166,11 @@ def _print_summary(rows: Sequence[Row], verdicts: Sequence[Verdict], failed: Seq
     told = ", ".join([f"{counts['passed']} of {counted(len(verdicts), 'gate')} passed", *rest])
     print(f"### clipib: {told}\n")
     for verdict in verdicts:
-        if verdict.verdict != "passed":
+        if _needs_words(verdict):
             print(f"- **{SHOWN_WORDS[verdict.verdict]}** `{key_of(verdict)}`: {verdict.words}")
     for name, why in failed:
         print(f"- **NOT DONE** `{name}`: {why}")
-    if rest or failed:
+    if failed or any(map(_needs_words, verdicts)):
         print()
     _print_tables(verdicts, "md")
     for title, records in main_metrics(rows):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipib.data.catalog import CATALOG
+from clipib.data.prompts import prompts_sha256
 from clipib.errors import UserError
 from clipib.metrics.catalog import metric_of
 from clipib.registry import unknown_name
@@ -99,10 +100,14 @@ def own_params(row: Row) -> list[str]:
 
 
 def plain(rows: Sequence[Row]) -> list[Row]:
-    """Of rows that share checkpoint, data set, split and metric those with the fewest params of their own."""
+    """Of rows that share checkpoint, data set, split and metric those with the fewest params of their own.
+
+    Of two temperatures neither is plain, though what one was fitted on is a param more.
+    """
 
     def scope(row: Row) -> tuple:
-        return row.command, row.checkpoint_sha256, row.dataset, row.split, row.metric
+        temperature = [p for p in own_params(row) if p.startswith("temperature=")]
+        return row.command, row.checkpoint_sha256, row.dataset, row.split, row.metric, *temperature
 
     fewest: dict[tuple, int] = {}
     for row in rows:
@@ -182,7 +187,7 @@ def match_published(ours: Sequence[Row], published: Sequence[Row], name: str) ->
     """Pairs of a published row and ours.
 
     Raises:
-        UserError: when none of ours has a published number, or the protocols differ.
+        UserError: when none of ours has a published number, or protocols, class names or templates differ.
     """
     numbers = {(r.dataset, r.split, r.metric): r for r in published}
     pairs = [(numbers[key], row) for row in ours if (key := (row.dataset, row.split, row.metric)) in numbers]
@@ -193,12 +198,28 @@ def match_published(ours: Sequence[Row], published: Sequence[Row], name: str) ->
         shown = "\n".join(f"- {r.dataset}: protocol {t.protocol} and {r.protocol}" for t, r in differ[:10])
         hint = f"Evaluate with --protocol {differ[0][0].protocol}."
         raise UserError(f"These rows cannot be compared with '{name}':\n{shown}", hint=hint)
-    if partial := [row for _, row in pairs if row.limit]:
+    for _, row in pairs:
+        check_whole(row.limit, name, f"{row.dataset}: ")
+    if others := [row.dataset for _, row in pairs if not _has_registry_words(row)]:
         raise UserError(
-            f"{partial[0].dataset}: a sample of {partial[0].limit:,} cannot be compared with '{name}'.",
-            hint="Leave out --limit.",
+            f"'{name}' is of the registry's class names and templates; those of {', '.join(others[:10])} differ.",
+            hint="Leave out --classnames, --templates and --language, or fetch the data again.",
         )
     return pairs
+
+
+def check_whole(limit: int | None, name: str, of: str = "") -> None:
+    """Refuse to compare a sample with published numbers."""
+    if limit:
+        raise UserError(f"{of}a sample of {limit:,} cannot be compared with '{name}'.", hint="Leave out --limit.")
+
+
+def _has_registry_words(row: Row) -> bool:
+    """Whether a row's class names and templates are the registry's, as far as that has some."""
+    entry = CATALOG.get(row.dataset)
+    if entry is None or not row.prompts_sha256 or not entry.classnames or not entry.templates:
+        return True
+    return row.prompts_sha256 == prompts_sha256(entry.classnames, entry.templates)
 
 
 def _nothing_published(ours: Sequence[Row], published: Sequence[Row], name: str) -> UserError:

@@ -97,6 +97,7 @@ def evaluate(
     """
     failures = list(planned.failures)
     with ResultsFolder(out, command=command, settings=settings, fresh=fresh) as folder:
+        folder.failures = failures  # as they come; the last word of `results.json` tells of them
         overlaps = find_overlaps(planned, failures, allow=allow_overlap, keep_going=keep_going, progress=progress)
         found: dict[tuple[int, int], list[Row]] = {}
         averages: dict[int, list[Row]] = {}

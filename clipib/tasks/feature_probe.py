@@ -141,6 +141,7 @@ def feature_probe(
     rows: list[Row] = []
     n_encoded = 0
     with ResultsFolder(out, command="zeroshot", settings=settings, fresh=fresh) as folder:
+        folder.failures = failures  # as they come; the last word of `results.json` tells of them
         trains = [
             attempt(partial(without_test_images, parts.of(d), d, progress), failures, keep_going, dataset=d.name)
             for d in planned.datasets

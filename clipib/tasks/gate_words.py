@@ -7,13 +7,15 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from clipib.data.catalog import find_entry
+from clipib.data.catalog import CATALOG, find_entry
 from clipib.data.specs import Spec, parse_specs
 from clipib.errors import UserError
 from clipib.metrics.catalog import HIGHER, LOWER, METRICS, NEITHER, metric_of
 from clipib.registry import unknown_name
+from clipib.tasks.results import Row
 
 UNDER, OVER = "fail-under", "fail-over"
+VALIDATION_K = (1, 5, 10)  # the cut-offs of a training run
 # A metric and a number hold neither '=' nor '.metric=' inside, so a data set's name may hold any of . / : = and @.
 THRESHOLD = re.compile(
     r"(?P<dataset>.+)\.(?P<metric>[A-Za-z_]\w*(?:@\w+)?)\s*(?:\((?P<params>[^()]*)\)\s*)?=(?P<value>[^=]*)"
@@ -111,21 +113,51 @@ def check_metrics(metrics: Iterable[str], option: str) -> None:
             raise UserError(message, hint="`cifar10.acc1`: the name stands in the column metric of results.csv.")
 
 
-def check_reachable(metric: str, command: str, recall_k: Sequence[int], option: str) -> None:
+def check_reachable(
+    metric: str, command: str, recall_k: Sequence[int], option: str, *, captions: bool | None = None
+) -> None:
     """Refuse a gate whose row the command will not give, before it runs.
 
     Args:
         recall_k: the cut-offs asked for, () where they are not known.
+        captions: whether a training run is validated on captions, else on classes; None where that is not known.
     """
     retrieval = "_retrieval_" in metric
     if command == "zeroshot" and retrieval:
         raise UserError(f"zeroshot gives no '{metric}', which {option} names.", hint="clipib retrieve gives it.")
     if command == "retrieve" and not (retrieval or metric.endswith("_acc") or metric.startswith("average_")):
         raise UserError(f"retrieve gives no '{metric}', which {option} names.", hint="clipib zeroshot gives it.")
+    if command == "finetune":
+        _check_validated(metric, option, captions)
+        return
     cut = re.fullmatch(r"\w+_recall@(\d+)", metric)
     if cut and recall_k and int(cut[1]) not in recall_k:
         ks = ",".join(map(str, sorted({*recall_k, int(cut[1])})))
         raise UserError(f"'{metric}' in {option} is not among what will be computed.", hint=f"Add --recall-k {ks}.")
+
+
+def _check_validated(metric: str, option: str, captions: bool | None) -> None:
+    """A training run measures what chooses its best weights, and no more."""
+    of_captions = [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in VALIDATION_K]
+    of_classes = ["acc1", "acc5", "mean_per_class_recall"]
+    given = of_captions * (captions is not False) + of_classes * (captions is not True)
+    if metric not in given:
+        on = "" if captions is None else " on captions" if captions else " on classes"
+        command = "retrieve" if "_retrieval_" in metric else "zeroshot"
+        raise UserError(
+            f"finetune{on} gives no '{metric}', which {option} names; it gives {', '.join(given)}.",
+            hint=f"Gate the finished checkpoint: clipib {command} --model OUT/best.",
+        )
+
+
+def has_captions(texts: str | list[str]) -> bool | None:
+    """Whether data that train are paired with captions, else with classes; None where reading them shows it."""
+    known = {"folder": False, "digitworld": True}  # whose label sets have captions too
+    found = {
+        True if s.kind == "name" and CATALOG[s.argument].task == "retrieval" else known.get(s.kind)
+        for s in parse_specs(texts)
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def names_asked(texts: str | list[str], need: str, name: str = "") -> list[str] | None:
@@ -140,12 +172,13 @@ def names_asked(texts: str | list[str], need: str, name: str = "") -> list[str] 
     for spec in parse_specs(texts, need):
         if spec.kind not in ("name", "digitworld"):
             return None
-        names += _world_names(spec, need) if spec.kind == "digitworld" else [spec.argument]
+        names += world_names(spec, need) if spec.kind == "digitworld" else [spec.argument]
         names += [f"suite:{spec.suite}"] * bool(spec.suite)
     return list(dict.fromkeys(names))
 
 
-def _world_names(spec: Spec, need: str) -> list[str]:
+def world_names(spec: Spec, need: str) -> list[str]:
+    """How the rows of the built-in world name it; without captions it is its label sets."""
     from clipib.data.digitworld.source import LABEL_VIEWS, world_name
 
     views = LABEL_VIEWS if need == "label" and not spec.argument else (spec.argument,)
@@ -175,3 +208,8 @@ def _spellings(typed: str) -> tuple[str, ...]:
 def names_it(typed: str, dataset: str, split: str = "") -> bool:
     """Whether a data set of a row is the one that was typed, by any spelling, perhaps with its split behind a colon."""
     return dataset in (typed, find_entry(typed)) or (bool(split) and typed == f"{dataset}:{split}")
+
+
+def with_params(threshold: Threshold, rows: Sequence[Row]) -> list[Row]:
+    """Those of the rows that bear the params of a threshold."""
+    return [r for r in rows if set(filter(None, threshold.params.split(";"))) <= set(r.params.split(";"))]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipib.errors import UserError
-from clipib.tasks.baselines import Baseline, check_published, read_baseline
+from clipib.tasks.asked import NEEDS
+from clipib.tasks.baselines import Baseline, check_published, check_whole, read_baseline
 from clipib.tasks.gate_words import (
     OVER,
     UNDER,
@@ -19,13 +20,15 @@ from clipib.tasks.gate_words import (
     check_metrics,
     check_names,
     check_reachable,
+    has_captions,
     names_asked,
     parse_thresholds,
 )
+from clipib.tasks.results import Row
 
 MAX_DROP, SIGNIFICANT, NON_INFERIOR, COMPLETE = "max-drop", "max-drop significant", "non-inferior", "complete"
 DEFAULT_ALPHA = 0.05
-NEEDS = {"zeroshot": "label", "retrieve": "caption"}
+HINTS = {"seed": "It draws the validation images: give the same --seed, or the same --val to both."}
 
 
 class Gates(NamedTuple):
@@ -37,6 +40,7 @@ class Gates(NamedTuple):
         not ruled out.
     alpha: one-sided level of the latter two. complete: every row of the baseline must be there.
     names: the data sets asked for, None where they are not known before they are read.
+    command: what the gates are on; "" for a run that is there already.
     """
 
     thresholds: tuple[Threshold, ...]
@@ -46,6 +50,7 @@ class Gates(NamedTuple):
     alpha: float
     complete: bool
     names: tuple[str, ...] | None
+    command: str = ""
 
 
 def plan_gates(
@@ -96,10 +101,11 @@ def plan_gates(
     if not thresholds and baseline is None:
         return None
     check_metrics(gate_metrics, "--gate-metrics")
+    captions = has_captions(datasets) if command == "finetune" and datasets else None
     for metric, option in [(t.metric, f"--{t.kind}") for t in thresholds] + [
         (m, "--gate-metrics") for m in gate_metrics
     ]:
-        check_reachable(metric, command, recall_k, option)
+        check_reachable(metric, command, recall_k, option, captions=captions)
     names = (
         names_asked(list(datasets) if not isinstance(datasets, str) else datasets, NEEDS.get(command, ""), name)
         if datasets
@@ -120,6 +126,7 @@ def plan_gates(
         alpha,
         require_complete,
         None if names is None else tuple(names),
+        command,
     )
 
 
@@ -186,6 +193,8 @@ def _check_baseline(
         hint = "Use --max-drop by itself, or a run folder as baseline."
         raise UserError(f"{option} needs per-sample files, and '{baseline.name}' has none.", hint=hint)
     if baseline.published:
+        check_whole(conditions.get("limit"), baseline.name)
+        _check_conditions(baseline, baseline.run.rows, names, {k: v for k, v in conditions.items() if k == "protocol"})
         return
     if out is not None and Path(out).resolve() == baseline.run.samples.parent.resolve():
         hint = "Name another folder, or with --baseline-checkpoint another checkpoint of this one."
@@ -195,12 +204,19 @@ def _check_baseline(
     if not rows:
         found = ", ".join(sorted({r.command for r in baseline.run.rows})) or "none that a gate may be on"
         raise UserError(f"'{baseline.name}' has no rows of {command or 'any command'}, only of {found}.")
+    _check_conditions(baseline, rows, names, conditions)
+
+
+def _check_conditions(
+    baseline: Baseline, rows: Sequence[Row], names: Sequence[str] | None, conditions: dict[str, Any]
+) -> None:
+    """What is known beforehand of the rows that the run will give, beside those of the baseline."""
     here = [r for r in rows if names is None or r.dataset in names]
     for column, value in conditions.items():
         if here and all(getattr(r, column) != value for r in here):
             theirs = _or_none(getattr(here[0], column))
             message = f"The {column} of '{baseline.name}' is {theirs}, and here it is {_or_none(value)}."
-            raise UserError(message, hint=f"Compare what was evaluated with the same --{column}.")
+            raise UserError(message, hint=HINTS.get(column, f"Compare what was evaluated with the same --{column}."))
 
 
 def _or_none(value: Any) -> str:

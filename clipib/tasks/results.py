@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -152,6 +152,7 @@ class ResultsFolder:
         self.command = command
         self.settings = settings
         self.fresh = fresh
+        self.failures: Sequence[Any] = ()  # each with model, dataset and error
         self._rows: list[Row] = []
         self._begun = False
         self._started = time.time()
@@ -194,7 +195,7 @@ class ResultsFolder:
     def __exit__(self, kind, *_) -> None:
         try:
             if kind is None and self._begun:
-                self._write_json("complete")
+                self._write_json("partial" if self.failures else "complete")
         finally:
             self._lock.release()
 
@@ -268,6 +269,7 @@ class ResultsFolder:
             "status": status,
             "clipib_version": __version__,
             "settings": self.settings,
+            "failures": [{"model": f.model, "dataset": f.dataset, "error": str(f.error)} for f in self.failures],
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
             "seconds": round(time.time() - self._started, 3),
             "environment": environment(),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clipib.cli.gated import print_gates, print_verdicts
 from clipib.cli.junit import junit
 from clipib.tasks.results import COLUMNS, ResultsFolder, Row, read_rows
 from clipib.tasks.verdicts import Verdict
@@ -53,7 +54,8 @@ FAILING = ("--baseline", "base", "--max-drop", "0.003", "--significant", "--fail
         (("--fail-under", "d.acc1=0.9"), 0),
         (("--fail-under", "d.acc1=0.91"), 1),
         (("--fail-under", "d.acc1=0.8, e.acc1=0.8"), 2),
-        (("--fail-under", "d.acc1=0.91", "--fail-under", "e.acc1=0.8"), 1),
+        (("--fail-under", "d.acc1=0.91", "--fail-under", "e.acc1=0.8"), 2),
+        (("--fail-under", "d.acc1=0.91, d.ece=0.8"), 2),
         (("--fail-over", "d.acc1=0.91"), 2),
         (("--max-drop", "0"), 2),
         (("--baseline", "new", "--max-drop", "0.1"), 2),
@@ -113,6 +115,9 @@ def checked(text):
 
 
 def test_junit_has_a_suite_a_checkpoint_and_a_case_a_metric(clipib, runs):
+    about = json.loads((runs / "new" / "results.json").read_text())
+    about["failures"] = [{"model": "", "dataset": "e", "error": "damaged"}]
+    (runs / "new" / "results.json").write_text(json.dumps(about))
     result = clipib("gate", "new", *FAILING, "--fail-under", "e.acc1=0.1", "--format", "junit")
     (suite,) = checked(result.stdout)
     assert suite.get("name") == "tiny a bbbbbbbbbbbb"
@@ -177,6 +182,42 @@ def test_a_gate_that_cannot_be_is_refused_before_anything_is_done(clipib, tmp_pa
     split = ("-d", "digitworld:n=20", "--recall-k", "1,5")
     result = clipib("retrieve", "-m", "tiny", *split, "--fail-under", "digitworld.text_retrieval_recall@10=0.5")
     assert result.exit_code == 2 and "--recall-k 1,5,10" in result.stderr
+
+
+def test_a_finished_run_keeps_its_verdicts(clipib, runs):
+    for folder in (runs / "new", runs / "new" / "results.csv"):
+        (runs / "new" / "gates.csv").unlink(missing_ok=True)
+        assert clipib("gate", folder, *FAILING).exit_code == 1
+        lines = list(csv.DictReader((runs / "new" / "gates.csv").open()))
+        assert [(g["metric"], g["verdict"]) for g in lines] == [("acc5", "passed"), ("acc1", "failed")]
+    (runs / "new" / "gates.csv").unlink()
+    (runs / "new" / "gates.csv").mkdir()  # as good as a folder that cannot be written
+    assert clipib("gate", "new", *FAILING).exit_code == 1
+
+
+def test_a_table_says_on_which_part_of_the_samples_a_gate_passed(capsys):
+    place = ("tiny", "a", "a" * 64, "d", "test", "acc1", "")
+    words = "drop not proved beyond 0.1 on the samples that both have (4 are in one only)"
+    passed = Verdict(*place, "max-drop significant", 1.0, 1.0, 0.0, -0.1, 0.1, 0.05, 0.1, "passed", words)
+    print_gates([passed, passed._replace(words="drop not proved beyond 0.1")])
+    assert capsys.readouterr().out.count("passed  d.acc1: drop not proved") == 1
+    print_verdicts([], [passed], "md")
+    assert f"- **passed** `d.acc1`: {words}" in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_read_leaves_no_gate_passed(clipib, photo_folder):
+    run = ("zeroshot", "--model", "tiny", "--pretrained", "none", "-d", "digitworld/digit:n=20,folder:photos")
+    gates = ("--baseline", "base", "--max-drop", "0.003")
+    assert clipib(*run, "--out", "base").exit_code == 0
+    (photo_folder / "test" / "blue_dot" / "0.png").write_text("no picture")
+    result = clipib(*run, "--out", "new", "--keep-going", *gates)
+    assert result.exit_code == 3 and "NO ROW  photos/test.acc1: could not be computed" in result.stdout
+    result = clipib("gate", "new", *gates)
+    assert result.exit_code == 3 and "NO ROW  photos/test.acc1: could not be computed" in result.stdout
+    assert "'new' is partial" in result.stderr
+    assert clipib("gate", "new", "--baseline", "base", "--require-complete").exit_code == 3
+    result = clipib(*run[:-1], "digitworld/digit:n=20", "--out", "part", *gates)
+    assert result.exit_code == 0 and "no rows of it: photos/test" in result.stderr
 
 
 # --- recipes ---------------------------------------------------------------------------------------------------------

@@ -2,17 +2,24 @@
 
 import csv
 import io
+import json
+import math
 import re
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from clipib.data.catalog import CATALOG
+from clipib.data.prompts import prompts_sha256
 from clipib.errors import UserError
-from clipib.metrics.paired import paired_proportions
+from clipib.metrics.paired import Difference, paired_proportions
+from clipib.tasks.asked import Asked, read_asked
 from clipib.tasks.baselines import published_rows
 from clipib.tasks.gate_words import parse_thresholds
 from clipib.tasks.gates import plan_gates
+from clipib.tasks.paired import Paired
 from clipib.tasks.results import COLUMNS, ResultsFolder, Row, read_rows
 from clipib.tasks.verdicts import Verdict, exit_code, judge, to_csv
 
@@ -35,6 +42,13 @@ def write(out, rows, hits=None):
         folder.begin()
         folder.add(rows, samples)
     return out
+
+
+def tell(out, *, failures=(), **settings):
+    """Write into `results.json` what the run was asked for, and which data sets failed."""
+    about = json.loads((out / "results.json").read_text())
+    about["failures"] = [{"model": "", "dataset": name, "error": "damaged"} for name in failures]
+    (out / "results.json").write_text(json.dumps(about | {"settings": settings}))
 
 
 def verdicts_of(out, rows, **options):
@@ -130,14 +144,48 @@ def test_the_other_option_is_named():
             "not among what will be computed",
         ),
         ({"baseline": "ref:open_clip", "max_drop": 0.1, "datasets": ["cifar10"]}, "no number for cifar10"),
+        (
+            {"baseline": "ref:open_clip", "max_drop": 0.1, "conditions": {"limit": 50}},
+            "a sample of 50 cannot be compared with 'ref:open_clip'",
+        ),
+        (
+            {"baseline": "ref:clip_benchmark", "max_drop": 0.1, "conditions": {"protocol": "strict"}},
+            "protocol of 'ref:clip_benchmark' is clip_benchmark, and here it is strict",
+        ),
+        (
+            {"command": "finetune", "baseline": "trained", "max_drop": 0.1, "conditions": {"seed": 1}},
+            "seed of 'trained' is 0, and here it is 1",
+        ),
+        *(
+            ({"command": "finetune", "datasets": data, "fail_under": [gate]}, f"gives no '{metric}'")
+            for data, gate, metric in (
+                ("digitworld", "digitworld.image_retrieval_recall@20=0.9", "image_retrieval_recall@20"),
+                ("digitworld", "digitworld.acc1=0.9", "acc1"),
+                ("digitworld/color", "digitworld/color.acc1=0.9", "acc1"),
+                ("folder:x", "x/val.text_retrieval_recall@1=0.9", "text_retrieval_recall@1"),
+                ("flickr30k", "flickr30k.acc5=0.9", "acc5"),
+                ("csv:x", "x.text_retrieval_map@r=0.9", "text_retrieval_map@r"),
+            )
+        ),
+        ({"command": "finetune", "datasets": "csv:x", "fail_over": ["x.nll=0.9"]}, "finetune gives no 'nll'"),
         ({"baseline": "ref:open_clip", "max_drop": 0.1, "models": ["runs/a/best"]}, "'runs/a/best' is not in"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_before_the_run(options, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "base", [row()])
+    write(tmp_path / "trained", [row(command="finetune")])
     with pytest.raises(UserError, match=re.escape(words)):
         plan_gates(options.pop("command", "zeroshot"), **options)
+
+
+def test_what_a_training_run_measures_may_be_gated():
+    for data, gate in (
+        ("digitworld", "text_retrieval_recall@10"),
+        ("digitworld/color", "image_retrieval_recall@5"),
+        ("cifar10", "acc5"),
+    ):
+        assert plan_gates("finetune", data, fail_under=[f"{data}.{gate}=0.5"]).command == "finetune"
 
 
 def test_known_names_pass_the_check_by_any_spelling():
@@ -160,8 +208,12 @@ def test_thresholds(tmp_path):
 
 
 def test_a_gate_on_a_missing_row_never_passes(tmp_path):
-    (verdict,) = verdicts_of(tmp_path, [row()], fail_under=["d.acc5=0.1"])
-    assert verdict.verdict == "no row" and verdict.words == "no such row; the nearest is d.acc1"
+    for text, words in (("d.acc5=0.1", "no such metric, but acc1"), ("e.acc1=0.1", "Unknown data set 'e'")):
+        with pytest.raises(UserError, match=words):
+            verdicts_of(tmp_path, [row(value=0.0)], fail_under=["d.acc1=0.9", text])
+    asked = {"datasets": ["cifar10,mnist"], "fail_under": ["cifar10.acc1=0.1, mnist.acc1=0.1"]}
+    found = verdicts_of(tmp_path, [row(dataset="cifar10")], **asked)
+    assert [(v.verdict, v.words) for v in found][1:] == [("no row", "this run has no such row")]
     (verdict,) = verdicts_of(tmp_path, [], fail_under=["d.acc1=0.1"])
     assert verdict.verdict == "no row"
 
@@ -292,8 +344,14 @@ def test_require_complete(tmp_path):
     assert (found.verdict, found.words) == ("passed", "all of the baseline's 3 rows are in this run")
     found = verdicts_of(tmp_path / "new", rows[:1], **options)
     assert [(v.dataset, v.metric, v.verdict) for v in found] == [("d", "acc5", "failed"), ("e", "acc1", "failed")]
-    found = verdicts_of(tmp_path / "new", rows[:1], **options, partial=True)
-    assert {v.verdict for v in found} == {"no row"} and exit_code(found, partial=True) == 3
+    assert [v.words for v in found] == [
+        "in the baseline, not in this run",
+        "in the baseline, not asked for in this run",
+    ]
+    write(tmp_path / "new", rows[:1])
+    tell(tmp_path / "new", failures=["e"])
+    found = verdicts_of(tmp_path / "new", [rows[0], rows[1]], **options)
+    assert [(v.verdict, v.words) for v in found] == [("no row", "could not be computed")]
 
 
 # --- by proof --------------------------------------------------------------------------------------------------------
@@ -444,7 +502,12 @@ class Said:
 
 
 def published_case(**values):
-    return row(model="ViT-B-32-quickgelu", pretrained="openai", **{"protocol": "clip_benchmark", **values})
+    entry = CATALOG[values["dataset"]]
+    values = {
+        "protocol": "clip_benchmark",
+        "prompts_sha256": prompts_sha256(entry.classnames, entry.templates),
+    } | values
+    return row(model="ViT-B-32-quickgelu", pretrained="openai", **values)
 
 
 def test_a_run_against_published_numbers(tmp_path):
@@ -464,9 +527,7 @@ def test_a_run_against_published_numbers(tmp_path):
         verdicts_of(tmp_path, [published_case(dataset="svhn", limit=50)], **options)
     with pytest.raises(UserError, match=r"no number for food101.acc1"):
         verdicts_of(tmp_path, rows[2:], **options)
-    found = verdicts_of(
-        tmp_path, [row(dataset="mnist", protocol="clip_benchmark")], **options, baseline_checkpoint="ViT-L-14"
-    )
+    found = verdicts_of(tmp_path, [published_case(dataset="mnist")], **options, baseline_checkpoint="ViT-L-14")
     assert [v.baseline for v in found] == [0.7679]
 
 
@@ -478,6 +539,193 @@ def test_other_metrics_or_other_files_of_the_same_set_are_named(tmp_path):
     with pytest.raises(UserError) as error:
         verdicts_of(tmp_path, [published_case(dataset="cifar10")], baseline="ref:open_clip", max_drop=0.01)
     assert "datacomp/cifar10" in error.value.hint
+
+
+def test_other_words_than_the_registrys_are_not_held_to_published_numbers(tmp_path):
+    options = {"baseline": "ref:clip_benchmark", "max_drop": 0.003}
+    assert verdicts_of(tmp_path, [published_case(dataset="cifar10")], **options)[0].verdict == "passed"
+    with pytest.raises(UserError, match=r"registry's class names and templates; those of cifar10 differ"):
+        verdicts_of(tmp_path, [published_case(dataset="cifar10", prompts_sha256="9" * 64)], **options)
+
+
+def test_of_a_published_table_only_what_was_asked_for_must_be_there(tmp_path):
+    rows = [r for r in published_rows("clip_benchmark") if (r.model, r.pretrained) == ("ViT-B-32", "openai")]
+    rows = [replace(r, command="zeroshot") for r in rows if r.dataset == "cifar10"]
+    options = {"baseline": "ref:clip_benchmark", "require_complete": True}
+    (found,) = verdicts_of(tmp_path, rows, **options)
+    assert (found.verdict, found.words) == ("passed", "all of the baseline's 3 rows of these data sets are in this run")
+    found = verdicts_of(tmp_path, rows[:1], **options)
+    assert [(v.dataset, v.verdict) for v in found] == [("cifar10", "failed")] * 2
+    found = verdicts_of(tmp_path, rows, **options, datasets=["cifar10,svhn"], max_drop=0.5)
+    assert {(v.dataset, v.gate, v.verdict) for v in found if v.verdict != "passed"} == {
+        ("svhn", "max-drop", "no row"),
+        ("svhn", "complete", "failed"),
+    }
+
+
+# --- what was asked for ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "words"),
+    [
+        ({"datasets": ["digitworld/color,folder:photos"]}, "no row", "this run has no such row"),
+        ({"datasets": "folder:somewhere/photos/test"}, "no row", "this run has no such row"),
+        ({"datasets": ["csv:x"], "name": "photos/test"}, "no row", "this run has no such row"),
+        ({"datasets": ["digitworld/color"], "failures": ["photos/test"]}, "no row", "could not be computed"),
+        ({"datasets": ["digitworld/color"], "failures": ["folder:photos"]}, "no row", "could not be computed"),
+        ({"datasets": ["digitworld/color"]}, None, None),
+        ({"datasets": 5}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_a_data_set_that_was_asked_for_is_not_passed_over(told, verdict, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "base", [row(dataset="digitworld/color"), row(dataset="photos/test"), row("acc5", is_main=False)])
+    new = [row(dataset="digitworld/color")]
+    tell(write(tmp_path / "new", new), **told)
+    said = Said()
+    found = verdicts_of(tmp_path / "new", new, baseline="base", max_drop=0.1, progress=said)
+    assert [(v.dataset, v.verdict, v.words) for v in found] == [
+        ("digitworld/color", "passed", "equal"),
+        *([("photos/test", verdict, words)] if verdict else []),
+    ]
+    assert [("rows of it: photos/test;" in line) for line in said.lines] == [True] * (verdict is None)
+    found = verdicts_of(tmp_path / "new", new, baseline="base", require_complete=True)
+    expected = "no row" if words == "could not be computed" else "failed"
+    assert {v.dataset: v.verdict for v in found} == {"photos/test": expected, "d": "failed"}
+
+
+def test_what_failed_stands_in_results_json(tmp_path):
+    class Failure(NamedTuple):
+        model: str
+        dataset: str
+        error: Exception
+
+    write(tmp_path, [row()])
+    assert read_asked(tmp_path) == Asked({}, (), (), False)
+    with ResultsFolder(tmp_path, command="zeroshot", settings={"datasets": "mnist"}) as folder:
+        folder.begin()
+        folder.failures = [Failure("tiny", "wds/mnist", UserError("damaged"))]
+    about = json.loads((tmp_path / "results.json").read_text())
+    assert (about["status"], about["failures"][0]["error"]) == ("partial", "damaged")
+    assert read_asked(tmp_path) == Asked({"datasets": "mnist"}, (("mnist",),), (("mnist",),), True)
+
+
+@pytest.mark.parametrize("content", ["", "5", '{"settings": 5, "failures": 5}', '{"settings": {"datasets": [7]}}'])
+def test_settings_that_are_none_ask_for_nothing(content, tmp_path):
+    (tmp_path / "results.json").write_text(content)
+    assert read_asked(tmp_path)[1:] == ((), (), False)
+
+
+def test_nothing_to_compare_does_not_pass(tmp_path):
+    write(tmp_path / "base", [row(is_main=False)])
+    options = {"baseline": str(tmp_path / "base")}
+    (found,) = verdicts_of(tmp_path / "new", [row(is_main=False)], **options, max_drop=0.1)
+    assert found.verdict == "no row" and "--gate-metrics" in found.words
+    gates = plan_gates("", **options, require_complete=True)
+    (found,) = judge(gates, [row(command="retrieve")], tmp_path / "new")
+    assert (found.verdict, found.words) == ("no row", "the baseline has no row that could be in this run")
+    assert {v.verdict for v in judge(gates, [], tmp_path / "new")} == {"no row"}
+
+
+# --- what is no number -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("options", [{"max_drop": 0.1}, {"max_drop": 0.1, "significant": True}, {"non_inferior": 0.5}])
+def test_a_value_that_is_no_number_never_passes(value, options, tmp_path):
+    good = write(tmp_path / "good", [row(value=0.9)], hits(10, 0))
+    assert read_rows(good / "results.csv")
+    for base, new, whose in ((0.9, value, "this run's"), (value, 0.9, "the baseline's")):
+        gates = plan_gates("zeroshot", baseline=str(good), **options)
+        run = gates.baseline.run._replace(rows=[row(value=base)])
+        gates = gates._replace(baseline=gates.baseline._replace(run=run))
+        (found,) = judge(gates, [row(value=new)], good)
+        assert (found.verdict, found.words) == ("no row", f"{whose} row holds no number")
+        assert (found.baseline, found.value) == tuple(v if v == 0.9 else None for v in (base, new))
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_a_threshold_is_not_met_by_what_is_no_number(value, tmp_path):
+    rows = [row(value=value), row("nll", value)]
+    found = verdicts_of(tmp_path, rows, fail_under=["d.acc1=0.1"], fail_over=["d.nll=3"])
+    assert [(v.verdict, v.words) for v in found] == [("no row", "this run's row holds no number")] * 2
+
+
+def test_an_interval_without_ends_is_no_proof(tmp_path, monkeypatch):
+    ends = Difference(0.0, math.nan, math.nan, 1.0, 10, None, None)
+    monkeypatch.setattr("clipib.tasks.against.pair", lambda *_, **__: Paired(ends, 10))
+    found = run_pair(tmp_path, hits(10), hits(10, 1), max_drop=0.5, significant=True, non_inferior=0.5)
+    assert [(v.verdict, v.low) for v in found] == [("no test", None)] * 2
+
+
+# --- words that help -------------------------------------------------------------------------------------------------
+
+
+def test_of_two_temperatures_neither_is_meant(tmp_path):
+    fitted = "temperature=fit;temperature_data=0123456789ab"
+    rows = [row("nll", 0.5, params=fitted), row("nll", 0.9, params="temperature=0.01")]
+    with pytest.raises(UserError, match="2 rows are called d.nll") as error:
+        verdicts_of(tmp_path, rows, fail_over=["d.nll=1"])
+    assert error.value.hint == f"Write d.nll({fitted})=..."
+    (found,) = verdicts_of(tmp_path, rows, fail_over=["d.nll(temperature=0.01)=1"])
+    assert found.value == 0.9
+
+
+def test_the_hint_of_an_ambiguous_key_can_be_typed(tmp_path):
+    rows = [row(value=0.1 * i, params=f"probe=knn;probe_seed={i};shots=1") for i in range(3)]
+    rows.append(row(value=0.5, params="probe=knn;seeds=3;shots=1"))
+    with pytest.raises(UserError) as error:
+        verdicts_of(tmp_path, rows, fail_under=["d.acc1(shots=1)=0.1"])
+    typed = error.value.hint.removeprefix("Write ").replace("...", "0.2")
+    assert typed == "d.acc1(probe=knn;seeds=3;shots=1)=0.2"
+    assert [v.value for v in verdicts_of(tmp_path, rows, fail_under=[typed])] == [0.5]
+    with pytest.raises(UserError, match=r"fits no row; the params there are:\n- probe=knn;probe_seed=0;shots=1"):
+        verdicts_of(tmp_path, rows, fail_under=["d.acc1(shots=2)=0.1"])
+
+
+def test_a_refusal_names_the_file_of_class_names(tmp_path):
+    write(tmp_path / "base", [row()])
+    tell(tmp_path / "base", language="en", classnames=None)
+    new = row(prompts_sha256="9" * 64)
+    write(tmp_path / "new", [new])
+    tell(tmp_path / "new", language="en", classnames="cn.txt")
+    with pytest.raises(UserError, match="--classnames none and cn.txt") as error:
+        verdicts_of(tmp_path / "new", [new], baseline=str(tmp_path / "base"), max_drop=0.1)
+    assert "--language" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "hint"),
+    [
+        ("", {"limit": 9}, "Evaluate both in the same way."),
+        ("zeroshot", {"limit": 9}, "--datasets"),
+        ("finetune", {"seed": 1, "data_sha256": "9" * 64}, "by --seed, which is 0 there and 1 here"),
+        ("finetune", {"data_sha256": "9" * 64}, "Train both with the same --val"),
+    ],
+)
+def test_a_refusal_hints_at_what_the_command_has(command, change, hint, tmp_path):
+    kind = command or "zeroshot"
+    write(tmp_path / "base", [row(command=kind)])
+    gates = plan_gates(command, baseline=str(tmp_path / "base"), max_drop=0.1)
+    with pytest.raises(UserError) as error:
+        judge(gates, [row(command=kind, **change)], tmp_path / "new")
+    assert hint in error.value.hint and ("--datasets" in error.value.hint) == (command == "zeroshot")
+
+
+def test_a_gate_that_passed_on_a_part_of_the_samples_says_so(tmp_path):
+    write(tmp_path / "base", [row(value=1.0)], hits(10))
+    new = row(value=1.0, checkpoint_sha256="b" * 64)
+    with ResultsFolder(write(tmp_path / "new", [new]), command="zeroshot", settings={}) as folder:
+        folder.begin()
+        folder.add([new], {"sample_id": [f"s{i}" for i in range(2, 12)], "target_rank": [0] * 10})
+    options = {"baseline": str(tmp_path / "base"), "max_drop": 0.5, "significant": True}
+    (found,) = verdicts_of(tmp_path / "new", [new], **options)
+    assert (found.verdict, found.words) == (
+        "passed",
+        "drop not proved beyond 0.5 on the samples that both have (4 are in one only)",
+    )
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------
