@@ -62,3 +62,8 @@ METRICS = {
 def metric_of(name: str) -> Metric | None:
     """The metric of that name, with or without its cut-off; None for one that only describes."""
     return METRICS.get(name) or METRICS.get(re.sub(r"@\d+$", "@", name))
+
+
+def is_retrieval(name: str) -> bool:
+    """Whether a metric tells of finding images and texts in each other."""
+    return "_retrieval_" in name or name.startswith("mean_recall@")

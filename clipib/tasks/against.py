@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from clipib.errors import UserError
-from clipib.metrics.catalog import LOWER, metric_of
+from clipib.metrics.catalog import LOWER, is_retrieval, metric_of
 from clipib.progress import Progress, counted
 from clipib.tasks.baselines import baseline_rows, gateable, match_published, own_params, plain
 from clipib.tasks.gates import COMPLETE, MAX_DROP, SIGNIFICANT, Gates
@@ -105,7 +105,7 @@ def _published_sides(held: Held, rows: Sequence[Row], checkpoint: CheckpointName
     gates, baseline = held.gates, held.gates.baseline
     retrieval = {r.command for r in rows} == {"retrieve"}
     theirs = gateable(baseline_rows(baseline, checkpoint))
-    theirs = [r for r in theirs if ("_retrieval_" in r.metric) == retrieval]
+    theirs = [r for r in theirs if is_retrieval(r.metric) == retrieval]
     ours, here = _gated(rows, gates.metrics), {r.dataset for r in rows}
     asked = [r for r in theirs if r.dataset in held.asked]
     if not gates.drops:

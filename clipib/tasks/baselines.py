@@ -15,10 +15,9 @@ from clipib.metrics.catalog import metric_of
 from clipib.registry import unknown_name
 from clipib.tasks.paired import MARKS
 from clipib.tasks.results import PROBE_PARAMS, RUN_PARAMS, Row
-from clipib.tasks.runs import CheckpointName, Run, checkpoints_of, read_run, rows_of_checkpoint
+from clipib.tasks.runs import STAGE, CheckpointName, Run, checkpoints_of, read_run, rows_of_checkpoint
 
 REFERENCES_FILE = Path(__file__).with_name("reference_rows.csv")
-STAGE = "stage=best"  # of a training run: what it hands over
 FLAG = "--baseline-checkpoint"
 
 

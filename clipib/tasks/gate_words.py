@@ -10,7 +10,7 @@ from typing import NamedTuple
 from clipib.data.catalog import CATALOG, find_entry
 from clipib.data.specs import Spec, parse_specs
 from clipib.errors import UserError
-from clipib.metrics.catalog import HIGHER, LOWER, METRICS, NEITHER, metric_of
+from clipib.metrics.catalog import HIGHER, LOWER, METRICS, NEITHER, is_retrieval, metric_of
 from clipib.registry import unknown_name
 from clipib.tasks.results import Row
 
@@ -122,7 +122,7 @@ def check_reachable(
         recall_k: the cut-offs asked for, () where they are not known.
         captions: whether a training run is validated on captions, else on classes; None where that is not known.
     """
-    retrieval = "_retrieval_" in metric
+    retrieval = is_retrieval(metric)
     if command == "zeroshot" and retrieval:
         raise UserError(f"zeroshot gives no '{metric}', which {option} names.", hint="clipib retrieve gives it.")
     if command == "retrieve" and not (retrieval or metric.endswith("_acc") or metric.startswith("average_")):
@@ -143,7 +143,7 @@ def _check_validated(metric: str, option: str, captions: bool | None) -> None:
     given = of_captions * (captions is not False) + of_classes * (captions is not True)
     if metric not in given:
         on = "" if captions is None else " on captions" if captions else " on classes"
-        command = "retrieve" if "_retrieval_" in metric else "zeroshot"
+        command = "retrieve" if is_retrieval(metric) else "zeroshot"
         raise UserError(
             f"finetune{on} gives no '{metric}', which {option} names; it gives {', '.join(given)}.",
             hint=f"Gate the finished checkpoint: clipib {command} --model OUT/best.",

@@ -347,7 +347,7 @@ def test_samples_that_cannot_be_read_are_told_of_and_left_out(tmp_path, column):
     else:
         path.write_bytes(b"no table")
     text = read(report([a, b], out=tmp_path / "r.html").path).text
-    assert ("has no column sample_id" if column else "is damaged") in text
+    assert ("has no column 'sample_id'" if column else "is damaged") in text
     assert "no interval: the per-sample file of B cannot be used" in text
     assert "A: wrong with the highest" in text and "B: wrong" not in text and "Flipped" not in text
 

@@ -19,17 +19,19 @@ def trouble(path) -> str:
 @pytest.mark.parametrize(
     "damage, told",
     [
-        (lambda f: f.drop(columns="sample_id"), "has no column sample_id"),
-        (lambda f: f.assign(sample_id=range(len(f))), "has no texts in column sample_id"),
-        (lambda f: f.assign(target=f["target"].astype("Int64").where(f["target"] == 0)), "has gaps in column target"),
-        (lambda f: f.assign(target=np.where(f["target"] == 0, np.nan, 1)), "has no whole numbers in column target"),
-        (lambda f: f.assign(predicted=f["predicted"] + 0.5), "has no whole numbers in column predicted"),
-        (lambda f: f.assign(target=f["target"] - 1), "has numbers below 0 in column target"),
-        (lambda f: f.assign(correct=["yes"] * len(f)), "has no true and false in column correct"),
-        (lambda f: f.assign(correct=[None, *f["correct"].tolist()[1:]]), "has gaps in column correct"),
-        (lambda f: f.assign(confidence=["x"] * len(f)), "has no numbers in column confidence"),
-        (lambda f: f.assign(target_rank="x"), "has no whole numbers in column target_rank"),
-        (lambda f: f.assign(nll=["x"] * len(f)), "has no numbers in column nll"),
+        (lambda f: f.drop(columns="sample_id"), "has no column 'sample_id'"),
+        (lambda f: f.assign(sample_id=range(len(f))), "does not hold text in 'sample_id'"),
+        (
+            lambda f: f.assign(target=f["target"].astype("Int64").where(f["target"] == 0)),
+            "lacks 'target' of some samples",
+        ),
+        (lambda f: f.assign(target=np.where(f["target"] == 0, np.nan, 1)), "lacks 'target' of some samples"),
+        (lambda f: f.assign(predicted=f["predicted"] + 0.5), "does not hold whole numbers from 0 in 'predicted'"),
+        (lambda f: f.assign(target=f["target"] - 1), "does not hold whole numbers from 0 in 'target'"),
+        (lambda f: f.assign(correct=["yes"] * len(f)), "does not hold true and false in 'correct'"),
+        (lambda f: f.assign(correct=[None, *f["correct"].tolist()[1:]]), "lacks 'correct' of some samples"),
+        (lambda f: f.assign(confidence=["x"] * len(f)), "does not hold numbers in 'confidence'"),
+        (lambda f: f.assign(target_rank="x"), "does not hold whole numbers from 0 in 'target_rank'"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_data_set_and_the_run(tmp_path, damage, told):
