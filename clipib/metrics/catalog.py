@@ -60,8 +60,17 @@ METRICS = {
 
 
 def metric_of(name: str) -> Metric | None:
-    """The metric of that name, with or without its cut-off; None for one that only describes."""
-    return METRICS.get(name) or METRICS.get(re.sub(r"@\d+$", "@", name))
+    """The metric of that name, with or without its cut-off; None for one that only describes.
+
+    Example:
+        >>> metric_of("text_retrieval_recall@5").words
+        'share of images with an own caption among the first 5'
+    """
+    if name in METRICS:
+        return METRICS[name]
+    family, at, k = name.rpartition("@")
+    found = METRICS.get(family + at) if k.isdecimal() else None
+    return found and found._replace(words=re.sub(r"\bK\b", k, found.words))
 
 
 def is_retrieval(name: str) -> bool:
