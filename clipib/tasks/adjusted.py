@@ -12,8 +12,9 @@ BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
 
 
 def family_of(a: Row, b: Row) -> tuple[str, ...]:
-    """What the pairs of rows share whose p values are adjusted together: all but the data set."""
-    params = [p for p in a.params.split(";") if p in b.params.split(";")]
+    """What rows share whose p values are adjusted together: all but the data, to test on and to learn from."""
+    both = b.params.split(";")
+    params = [p for p in a.params.split(";") if p in both and not p.startswith("train=")]
     return a.command, a.protocol, a.metric, ";".join(params)
 
 

@@ -17,7 +17,7 @@ from clipib.metrics.paired import Difference
 from clipib.metrics.power import detectable_difference, detectable_mean_difference
 from clipib.progress import SILENT, Progress, counted
 from clipib.registry import check_name
-from clipib.tasks.adjusted import adjust_over_datasets, verdict_of
+from clipib.tasks.adjusted import adjust_over_datasets, family_of, verdict_of
 from clipib.tasks.flips import Flip, draw_flips, find_flips
 from clipib.tasks.paired import Paired, comparable, join_samples, match, pair
 from clipib.tasks.results import Row
@@ -132,7 +132,8 @@ def compare(
             progress.warn(f"'{run.path}' is not finished, or was cut off: only what stands in its rows is compared")
     pairs = _matched(a, b, rows_a, rows_b, datasets, metrics, progress)
     paired = [pair(a, b, x, y, alpha=alpha, seed=seed) for x, y in pairs]
-    lines = _adjusted([_line(x, y, found, alpha) for (x, y), found in zip(pairs, paired, strict=True)], alpha)
+    lines = [_line(x, y, found, alpha) for (x, y), found in zip(pairs, paired, strict=True)]
+    lines = _adjusted(lines, [family_of(x, y) for x, y in pairs], alpha)
     _say_what_is_left_out(lines, progress)
     found = _flips(a, b, pairs, lines, named=bool(metrics)) if out or flips or save else []
     if save:
@@ -240,9 +241,8 @@ def _detectable(metric: str, found: Difference, n: int, alpha: float) -> float |
     return d if 0 < d < math.inf else None
 
 
-def _adjusted(lines: list[Line], alpha: float) -> list[Line]:
+def _adjusted(lines: list[Line], families: list[tuple[str, ...]], alpha: float) -> list[Line]:
     """With p values adjusted over the data sets of each metric, and verdicts from those."""
-    families = [(line.command, line.protocol, line.metric, line.params) for line in lines]
     adjusted = adjust_over_datasets([line.p for line in lines], families)
     return [
         line

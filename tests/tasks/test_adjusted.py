@@ -20,6 +20,8 @@ def test_a_family_is_one_metric_on_every_data_set():
     row = made_row("acc1", 0.5, params="overlap=val;x=1")
     other = made_row("acc1", 0.6, dataset="e", params="x=1")
     assert family_of(row, other) == family_of(other, row) == ("zeroshot", "strict", "acc1", "x=1")
+    probes = [made_row("acc1", 0.5, dataset=d, params=f"probe=knn;shots=all;train={d}") for d in "de"]
+    assert family_of(probes[0], probes[0]) == family_of(probes[1], probes[1])
     assert family_of(row, other) != family_of(made_row("acc5", 0.5), made_row("acc5", 0.5))
 
 
