@@ -100,7 +100,8 @@ def _fill(
         return {}
     together = f" for {len(models)} checkpoints" if len(models) > 1 else ""
     with progress.track(f"encoding {dataset.name}{together}", sum(map(len, todo))) as advance:
-        for chunk in decoded(models[0], dataset, todo, workers):
+        reader = next((m for m, lacks in zip(models, missing, strict=True) if lacks), models[0])
+        for chunk in decoded(reader, dataset, todo, workers):
             if bad := {dataset.images.ids[i]: why(p) for i, p in chunk if isinstance(p, Exception)}:
                 return bad
             index, pixels = [i for i, _ in chunk], torch.stack([p for _, p in chunk])

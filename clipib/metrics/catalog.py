@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 HIGHER, LOWER, NEITHER = "higher", "lower", ""
 PROPORTION, MEAN, STATISTIC = "proportion", "mean", "statistic"
+VALIDATION_K = (1, 5, 10)  # the cut-offs of recall that choose the best step of a training run
 
 
 class Metric(NamedTuple):

@@ -10,12 +10,11 @@ from typing import NamedTuple
 from clipib.data.catalog import CATALOG, find_entry
 from clipib.data.specs import Spec, parse_specs
 from clipib.errors import UserError
-from clipib.metrics.catalog import HIGHER, LOWER, METRICS, NEITHER, is_retrieval, metric_of
+from clipib.metrics.catalog import HIGHER, LOWER, METRICS, NEITHER, VALIDATION_K, is_retrieval, metric_of
 from clipib.registry import unknown_name
 from clipib.tasks.results import Row
 
 UNDER, OVER = "fail-under", "fail-over"
-VALIDATION_K = (1, 5, 10)  # the cut-offs of a training run
 # A metric and a number hold neither '=' nor '.metric=' inside, so a data set's name may hold any of . / : = and @.
 THRESHOLD = re.compile(
     r"(?P<dataset>.+)\.(?P<metric>[A-Za-z_]\w*(?:@\w+)?)\s*(?:\((?P<params>[^()]*)\)\s*)?=(?P<value>[^=]*)"

@@ -19,13 +19,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
 from clipib import __version__
 from clipib.errors import UserError
 from clipib.files import write_aside
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "clipib.results/1"
 CSV_FILE, JSON_FILE, SAMPLES, LOCK_FILE = "results.csv", "results.json", "samples", ".lock"
@@ -231,7 +234,7 @@ class ResultsFolder:
         names = {c: getattr(like, c) for c in ("model", "pretrained", "loss")}  # those of this call
         return [replace(r, **names) for r in rows] if complete else []
 
-    def add(self, rows: list[Row], samples: dict[str, Any] | None = None) -> None:
+    def add(self, rows: list[Row], samples: dict[str, Any] | pd.DataFrame | None = None) -> None:
         """Write finished rows, all of them or none, and the per-sample table (columns of equal length)."""
         if samples is not None:
             self._write_samples(rows[0], samples)
@@ -242,7 +245,7 @@ class ResultsFolder:
     def _samples_path(self, like: Row) -> Path:
         return self.out / SAMPLES / f"{slug(like.dataset)}.parquet"
 
-    def _write_samples(self, like: Row, samples: dict[str, Any]) -> None:
+    def _write_samples(self, like: Row, samples: dict[str, Any] | pd.DataFrame) -> None:
         """Per-sample predictions; those of other checkpoints, settings or commands in the same table stay."""
         import pandas as pd
 

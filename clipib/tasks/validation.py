@@ -13,6 +13,7 @@ from clipib.data.dataset import Dataset
 from clipib.embeddings.encode import embed_images, embed_texts
 from clipib.files import write_aside
 from clipib.metrics.bootstrap import bootstrap_mean
+from clipib.metrics.catalog import VALIDATION_K
 from clipib.metrics.classification import accuracy_at_k, mean_per_class_recall
 from clipib.metrics.retrieval import average_precision_at_r, recall_at_k
 from clipib.models.model import Model
@@ -25,7 +26,6 @@ from clipib.tasks.scores import rank
 if TYPE_CHECKING:
     import pandas as pd
 
-RECALL_K = (1, 5, 10)
 FOLDER = ".validation"  # in a run's folder, until it is finished
 
 
@@ -44,7 +44,7 @@ def validate(model: Model, val: Dataset, batch_size: int, workers: int) -> Valid
         ranks = rank(model, images.array, texts.array, val.image_of_caption)
         ways = {"image": ranks.text_to_image.numpy(), "text": ranks.image_to_text.numpy()}
         recalls = {
-            f"{way}_retrieval_recall@{k}": recall_at_k(found, k) for way, found in ways.items() for k in RECALL_K
+            f"{way}_retrieval_recall@{k}": recall_at_k(found, k) for way, found in ways.items() for k in VALIDATION_K
         }
         precisions = average_precision_at_r(ranks.own_text_ranks.numpy(), val.image_of_caption)
         return Validated(recalls, retrieval_samples(val, ranks, precisions))
@@ -92,12 +92,12 @@ class StageSamples:
         frame = pd.DataFrame(self._latest)
         write_aside(self._path(stage), lambda file: frame.to_parquet(file, index=False))
 
-    def of(self, stage: str) -> dict[str, Any] | None:
+    def of(self, stage: str) -> pd.DataFrame | None:
         """The samples of a stage; None where they are lost or damaged."""
         import pandas as pd
 
         try:
-            return pd.read_parquet(self._path(stage), dtype_backend="numpy_nullable").to_dict("series")
+            return pd.read_parquet(self._path(stage), dtype_backend="numpy_nullable")
         except Exception:  # pyarrow raises several kinds; the rows then have no intervals
             return None
 
@@ -109,11 +109,8 @@ class StageSamples:
         return self._folder / f"{stage}.parquet"
 
 
-def with_intervals(rows: list[Row], samples: dict[str, Any]) -> list[Row]:
+def with_intervals(rows: list[Row], frame: pd.DataFrame) -> list[Row]:
     """The rows with the intervals that their samples give."""
-    import pandas as pd
-
-    frame = pd.DataFrame(samples).convert_dtypes()
     return [replace(row, ci_low=low, ci_high=high) for row in rows for low, high in [_interval(row, frame)]]
 
 
