@@ -177,11 +177,11 @@ def child(what: str, *arguments) -> dict:
     return json.loads(done.stdout)
 
 
-def write(rows, threads: int, note: str) -> None:
+def write(rows, threads: int, note: str, results: Path = RESULTS) -> None:
     """Append the rows, and show them."""
-    versions = " ".join(f"{p}={version(p)}" for p in ("clipib", "torch", "numpy", "clip-benchmark"))
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
+    versions = " ".join(f"{p}={version(p)}" for p in ("clipib", "torch", "numpy", "open_clip_torch", "clip-benchmark"))
+    fresh = not results.exists()
+    with results.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if fresh:
             writer.writerow(store_benchmark.COLUMNS)

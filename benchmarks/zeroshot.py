@@ -17,23 +17,20 @@ import argparse
 import csv
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import parity_clip_benchmark as parity
-import store as store_benchmark
+import retrieval
 
-RESULTS = store_benchmark.RESULTS.with_name("zeroshot.csv")
+RESULTS = retrieval.RESULTS.with_name("zeroshot.csv")
 N, WARM = 1_010, 3
-MOVED = 1.2  # of the matrix product, beyond which others have used the machine
 
 
 class Run(NamedTuple):
@@ -71,7 +68,7 @@ def measure(home: Path, rounds: int) -> None:
         shutil.rmtree(home / "cache", ignore_errors=True)
         cold = clipib_run(home, checkpoint, shards, "cold")
         warm = [clipib_run(home, checkpoint, shards, "warm") for _ in range(WARM)]
-        moved += not 1 / MOVED < probe() / before < MOVED
+        moved += not 1 / retrieval.MOVED < probe() / before < retrieval.MOVED
         check(theirs, cold, warm)
         kept["CLIP_benchmark"].append(theirs)
         kept["clipib, cold"].append(cold)
@@ -152,26 +149,15 @@ def write(kept: dict[str, list[Run]], note: str) -> None:
         abs(a.accuracies[m] - b.accuracies[m]) * N for a, b in zip(peer, kept["clipib, cold"]) for m in a.accuracies
     )
     note = f"{note}; accuracies apart by {off:.0f} images at most"
-    rows = []
+    rows, what = [], "zero-shot from start to end"
     for variant, runs in kept.items():
         for unit, values in (("wall s", [r.wall for r in runs]), ("cpu s", [r.cpu for r in runs])):
-            rows.append((variant, unit, values))
-        rows.append((variant, "MiB", [r.mib for r in runs]))
+            rows.append((what, variant, N, unit, values))
+        rows.append((what, variant, N, "MiB", [r.mib for r in runs]))
         if runs is not peer:
             for unit, of in (("wall ratio", lambda r: r.wall), ("cpu ratio", lambda r: r.cpu)):
-                rows.append((f"CLIP_benchmark / {variant}", unit, [of(a) / of(b) for a, b in zip(peer, runs)]))
-    versions = " ".join(f"{p}={version(p)}" for p in ("clipib", "torch", "open_clip_torch", "clip-benchmark"))
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if fresh:
-            writer.writerow(store_benchmark.COLUMNS)
-        for variant, unit, values in rows:
-            median, p20, p80 = (f"{np.percentile(values, q):.4g}" for q in (50, 20, 80))
-            place, what = f"{platform.machine()} cpu x{os.cpu_count()}", "zero-shot from start to end"
-            row = (what, variant, N, os.cpu_count(), median, p20, p80, unit, len(values), place, versions, note)
-            writer.writerow(row)
-            print(f"{variant:32} {median} {unit} ({p20} to {p80}, {len(values)} rounds)")
+                rows.append((what, f"CLIP_benchmark / {variant}", N, unit, [of(a) / of(b) for a, b in zip(peer, runs)]))
+    retrieval.write(rows, os.cpu_count(), note, RESULTS)
 
 
 if __name__ == "__main__":
